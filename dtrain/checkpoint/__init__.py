@@ -1,0 +1,1 @@
+"""Manifests, blobs, segments and fences in a store."""

@@ -1,0 +1,102 @@
+"""The manifest: one file that makes a set of blobs and segments a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dtrain.steplog.fences import ManifestRef
+from dtrain.steplog.positions import Partition, Position, positions_from_json, positions_to_json
+from dtrain.steplog.progress import Progress
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A content-addressed file of tensors (safetensors), by its digest."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checkpoint: weights, optimizer, buffers, scores (the blob), positions and the step log up to here.
+
+    Args:
+        ref: the attempt that wrote it, and its plan number; both in its name.
+        job_id: whose it is.
+        progress: where the replica stood; its segments hold every entry up to `ref.plan_number`.
+        blob: the tensors.
+        ends: where each partition ends, resolved once; None for never.
+        identity: which topic this is (`stream.source.Identity` as JSON).
+        schema: the task's columns.
+        spec_json: the job's spec.
+        code_sha256: digest of the user's code.
+        numerics: what must be equal for a bitwise replay: mode, threads, torch, cpu, device.
+        is_final: every partition has reached its end: the job has succeeded.
+        written_at_s: wall time.
+    """
+
+    ref: ManifestRef
+    job_id: str
+    progress: Progress
+    blob: Blob
+    ends: Mapping[Partition, Position] | None
+    identity: Mapping[str, Any]
+    schema: Mapping[str, str]
+    spec_json: str
+    code_sha256: str
+    numerics: Mapping[str, str]
+    is_final: bool = False
+    written_at_s: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+    """What a reader of the history should know: a forced code change, a skipped corrupt checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return self.ref.name
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest without its own digest."""
+        return {
+            "format": FORMAT,
+            "attempt": self.ref.attempt,
+            "job_id": self.job_id,
+            "progress": self.progress.to_json(),
+            "blob": {"sha256": self.blob.sha256, "num_bytes": self.blob.num_bytes},
+            "ends": None if self.ends is None else positions_to_json(self.ends),
+            "identity": dict(self.identity),
+            "schema": dict(self.schema),
+            "spec_json": self.spec_json,
+            "code_sha256": self.code_sha256,
+            "numerics": dict(self.numerics),
+            "is_final": self.is_final,
+            "written_at_s": self.written_at_s,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Manifest:
+        """The manifest that `to_json` wrote; KeyError, TypeError or ValueError for anything else."""
+        if value["format"] != FORMAT:
+            raise ValueError(f"manifest format {value['format']}, not {FORMAT}")
+        progress = Progress.from_json(value["progress"])
+        return cls(
+            ref=ManifestRef(value["attempt"], progress.plan_number),
+            job_id=value["job_id"],
+            progress=progress,
+            blob=Blob(**value["blob"]),
+            ends=None if value["ends"] is None else positions_from_json(value["ends"]),
+            identity=value["identity"],
+            schema=value["schema"],
+            spec_json=value["spec_json"],
+            code_sha256=value["code_sha256"],
+            numerics=value["numerics"],
+            is_final=value["is_final"],
+            written_at_s=value["written_at_s"],
+            notes=tuple(value["notes"]),
+        )

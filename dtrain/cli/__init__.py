@@ -1,0 +1,1 @@
+"""The composition roots: each command imports what it needs, inside itself."""

@@ -1,0 +1,1 @@
+"""From bytes to Arrow to the memory that tensors look at."""

@@ -1,0 +1,27 @@
+"""A block with its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dtrain.steplog.blocks import BlockMeta
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """One Kafka record as it came, before decoding."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Decoded rows and their coordinates: `batch` has the task's schema and `meta.num_rows` rows."""
+
+    meta: BlockMeta
+    batch: pa.RecordBatch

@@ -1,0 +1,1 @@
+"""What a job is: ids, lifecycle, status, events, and the protocols that keep and launch it."""

@@ -1,0 +1,128 @@
+"""The two seams of a job: where jobs are kept, and what makes them run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dtrain.job.lifecycle import State
+from dtrain.job.status import Happening, JobStatus, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a job needs, or a cluster has."""
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    def fits_in(self, other: Resources) -> bool:
+        """Whether `other` has room for this."""
+        return self.cpus <= other.cpus and self.gpus <= other.gpus
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as it is kept. `version` grows with every change: writers compare and swap on it."""
+
+    job_id: str
+    name: str
+    spec_json: str
+    """The validated spec as canonical JSON."""
+    code_sha256: str
+    state: State
+    queue: str = "default"
+    reason: str = ""
+    message: str = ""
+    incarnation: int = 0
+    """Of the coordinator that was last launched, or is about to be; recorded before acting."""
+    failures: int = 0
+    """Coordinators lost in a row without progress."""
+    accept_code_change: bool = False
+    """The user allowed the next start to go on with other code than the checkpoint's."""
+    request_id: str = ""
+    created_at_s: float = 0.0
+    updated_at_s: float = 0.0
+    retry_at_s: float = 0.0
+    """Wall time before which the job is not started again."""
+    version: int = 0
+    status: JobStatus = field(default_factory=JobStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A line of a job's history, numbered from 1 within the job."""
+
+    number: int
+    happening: Happening
+
+
+class JobStore(Protocol):
+    """Where jobs are kept. Every write is one transaction, durable when the call returns.
+
+    Threads: safe to call from several. Raises `UnavailableError` when the database does not answer in time.
+    """
+
+    def create(self, record: JobRecord) -> JobRecord:
+        """Keep a new job. The same `request_id` with the same spec and code answers the job that exists.
+
+        Raises:
+            ConflictError: the same `request_id` came with another spec.
+        """
+        ...
+
+    def get(self, job_id: str) -> JobRecord:
+        """The job with this id, or the newest with this name. Raises `NotFoundError`."""
+        ...
+
+    def page(self, *, after: str, limit: int, state: State | None = None) -> Sequence[JobRecord]:
+        """Up to `limit` jobs in order of creation, behind the one that `after` names (a `job_id`; empty for the beginning)."""
+        ...
+
+    def unfinished(self) -> Sequence[JobRecord]:
+        """Every job that is not terminal, in order of creation."""
+        ...
+
+    def swap(self, old: JobRecord, new: JobRecord, happenings: Sequence[Happening] = ()) -> JobRecord | None:
+        """Write `new` and its events if the kept version is still `old`'s; None when somebody else was first."""
+        ...
+
+    def set_status(self, job_id: str, status: JobStatus, happenings: Sequence[Happening] = ()) -> None:
+        """Keep a coordinator's word and append its events; does not count as a change of the record."""
+        ...
+
+    def events(self, job_id: str, *, after: int, limit: int) -> Sequence[StoredEvent]:
+        """Up to `limit` events numbered above `after`."""
+        ...
+
+
+class Launcher(Protocol):
+    """What makes jobs run. Every call is idempotent and may be repeated after a crash between any two instructions.
+
+    Blocking: a call may take seconds; never call one on an event loop.
+    """
+
+    def capacity(self) -> Resources:
+        """What the cluster has in all."""
+        ...
+
+    def launch(self, record: JobRecord) -> None:
+        """Start the coordinator of (job, incarnation) unless it is there."""
+        ...
+
+    def observe(self, job_id: str, incarnation: int, *, cursor: int) -> Observation:
+        """What that coordinator says, with what happened after `cursor`; `is_alive=False` when there is none."""
+        ...
+
+    def stop(self, job_id: str, incarnation: int) -> None:
+        """Ask for a last checkpoint and then an end, with the outcome `stopped`."""
+        ...
+
+    def checkpoint(self, job_id: str, incarnation: int) -> None:
+        """Ask for a checkpoint at the next control step."""
+        ...
+
+    def remove(self, job_id: str) -> None:
+        """End every process and free every resource of the job, of all incarnations."""
+        ...

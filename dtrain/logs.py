@@ -1,0 +1,42 @@
+"""Structured logs: JSON lines in files, readable lines on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import structlog
+
+Logger = structlog.typing.FilteringBoundLogger
+
+
+def configure(*, file: Path | None = None, stream: IO[str] | None = None) -> None:
+    """Every logger of this process writes from now on to `file` as JSON lines, or to `stream` for people.
+
+    Args:
+        file: appended to; its folder is made. None for a terminal.
+        stream: where readable lines go when there is no file; standard error by default.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        out: IO[str] = file.open("a", encoding="utf-8", buffering=1)
+        shared.append(structlog.processors.JSONRenderer())
+    else:
+        out = stream or sys.stderr
+        shared.append(structlog.dev.ConsoleRenderer(colors=out.isatty()))
+    structlog.configure(
+        processors=shared, logger_factory=structlog.WriteLoggerFactory(out), cache_logger_on_first_use=False
+    )
+
+
+def logger(**context: Any) -> Logger:
+    """A logger whose every line carries `context`."""
+    bound: Logger = structlog.get_logger(**context)
+    return bound

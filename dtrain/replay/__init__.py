@@ -1,0 +1,1 @@
+"""Topic and step log to weights, in one plain process."""

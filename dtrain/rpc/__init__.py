@@ -1,0 +1,1 @@
+"""The protobuf border: nothing beyond this package sees a message type."""

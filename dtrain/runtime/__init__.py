@@ -1,0 +1,1 @@
+"""Ray: the coordinator, reader and trainer actors, and their launcher."""

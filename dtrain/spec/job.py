@@ -1,0 +1,195 @@
+"""The job file: what a user submits, as immutable values with their meanings and bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from dtrain.spec.durations import DurationS
+
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?$"
+TASK_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*|\.[A-Za-z_]\w*)$"
+TOPIC_PATTERN = r"^[a-zA-Z0-9._-]{1,249}$"
+
+
+class Section(BaseModel):
+    """A part of the job file: immutable, and nothing unknown in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_timedelta="float")
+
+
+class DeadLetters(Section):
+    """Where bad records go, and how many may."""
+
+    send_to: str = Field(
+        pattern=TOPIC_PATTERN,
+        description="Topic that receives each bad record, with its coordinate and reason as headers.",
+    )
+    budget: float = Field(
+        0.001, ge=0, le=1, description="Share of all rows that may be bad, counted from the first 1,000 rows on."
+    )
+
+
+Offsets = dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+class SourceSpec(Section):
+    """The stream to train on."""
+
+    topic: str = Field(pattern=TOPIC_PATTERN, description="Kafka topic.")
+    bootstrap: str = Field(min_length=1, description="Kafka's first addresses, host:port, separated by commas.")
+    format: Literal["arrow", "json"] = Field(
+        "arrow", description="How a message's value is written: an Arrow IPC stream, or one JSON object."
+    )
+    start: Literal["earliest", "latest"] | datetime | Offsets = Field(
+        "latest", description="First record: earliest, latest, a time (ISO 8601), or an offset for each partition."
+    )
+    end: Literal["never", "latest"] | datetime | Offsets = Field(
+        "never",
+        description="Where the job has succeeded: never, latest (as of the job's start), a time, or an offset for each partition.",
+    )
+    isolation: Literal["read_committed", "read_uncommitted"] = Field(
+        "read_committed", description="Whether records of open or aborted transactions are left out."
+    )
+    on_bad_record: Literal["stop"] | DeadLetters = Field(
+        "stop",
+        description="What to do with a record that cannot be decoded: stop, or send it to a topic within a budget.",
+    )
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _bootstrap_is_hosts_and_ports(cls, value: str) -> str:
+        for address in value.split(","):
+            port = address.strip().rpartition(":")[2]
+            if not re.match(r"^\s*[^:\s]+:\d+\s*$", address) or not 0 < int(port) < 65536:
+                raise ValueError(f"{address.strip()!r} is not host:port; write for example localhost:9092")
+        return value
+
+
+class BatchSpec(Section):
+    """How the stream is cut into steps."""
+
+    rows: int = Field(512, ge=1, le=1_000_000, description="Rows of a full step, over all workers.")
+    max_wait: DurationS = Field(
+        0.2, gt=0, le=3600, description="Longest wait of a row for its step to fill; then a shorter step is cut."
+    )
+    num_slices: int = Field(
+        8, ge=1, le=1024, description="Parts of each step that workers share out; no more workers than this can help."
+    )
+    order: Literal["arrival", "strict"] = Field(
+        "arrival",
+        description="arrival: whatever has come. strict: a fixed share of every partition in each step, whenever it comes.",
+    )
+
+
+class WorkersSpec(Section):
+    """The processes that train."""
+
+    min: int = Field(1, ge=1, le=1024, description="Workers without which the job does not start.")
+    max: int = Field(1, ge=1, le=1024, description="Workers that the job uses when there is room.")
+    cpus: float = Field(1, gt=0, le=1024, description="CPUs of each worker.")
+    gpus: float = Field(0, ge=0, le=16, description="GPUs of each worker; with any, the gradients travel by NCCL.")
+
+
+class TrainSpec(Section):
+    """The arithmetic."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights and of everything random in a step.")
+    reduction: Literal["mean", "sum"] = Field(
+        "mean", description="Whether a step's gradient is the mean or the sum over its rows."
+    )
+    numerics: Literal["fast", "exact"] = Field(
+        "fast",
+        description="fast: equal up to rounding for any number of workers. exact: equal to the last bit, on the same build.",
+    )
+
+
+class CheckpointSpec(Section):
+    """Where the truth is kept."""
+
+    to: str = Field(
+        min_length=1, description="Folder for checkpoints, as file:///path or a path; each job makes its own inside."
+    )
+    every: DurationS = Field(30.0, ge=0.05, le=86_400, description="Time between checkpoints.")
+    keep: int = Field(
+        5, ge=2, le=10_000, description="How many are kept, besides checkpoint 0's record of where the job began."
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _to_is_local(cls, value: str) -> str:
+        if "://" in value and not value.startswith("file:///"):
+            raise ValueError(
+                f"{value.split('://')[0]}:// is not supported yet; write file:///path, a folder that all workers can reach"
+            )
+        return value
+
+
+class EvaluateSpec(Section):
+    """The score of each row before it is trained on."""
+
+    window: int = Field(10_000, ge=1, le=100_000_000, description="Rows over which windowed scores are taken.")
+    metrics: tuple[Literal["accuracy", "auroc"], ...] = Field((), description="Besides the loss.")
+
+
+class JobSpec(Section):
+    """A whole job."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9 and '-', at most 56; the job's id begins with it.")
+    task: str = Field(pattern=TASK_PATTERN, description="module:Class in `code`, or a built-in task.")
+    code: str = Field(
+        "", description="Folder of the task's module, from the job file's folder; readable where the workers run."
+    )
+    params: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Whatever the task wants to know; handed to its methods."
+    )
+    source: SourceSpec = Field(description="The stream to train on.")
+    batch: BatchSpec = Field(default_factory=BatchSpec, description="How the stream is cut into steps.")
+    workers: WorkersSpec = Field(default_factory=WorkersSpec, description="The processes that train.")
+    train: TrainSpec = Field(default_factory=TrainSpec, description="The arithmetic.")
+    checkpoint: CheckpointSpec = Field(description="Where the truth is kept.")
+    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec, description="Scores.")
+    queue: Literal["default"] = Field("default", description="The queue that the job waits in.")
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        if self.workers.min > self.workers.max:
+            raise ValueError(
+                f"`workers.min`: {self.workers.min} is more than `workers.max` ({self.workers.max}); raise that or use at most {self.workers.max}"
+            )
+        if self.workers.max > self.batch.num_slices:
+            raise ValueError(
+                f"`workers.max`: {self.workers.max} is more than `batch.num_slices` ({self.batch.num_slices}); "
+                f"raise that or use at most {self.batch.num_slices}"
+            )
+        if (
+            isinstance(self.source.on_bad_record, DeadLetters)
+            and self.source.on_bad_record.send_to == self.source.topic
+        ):
+            raise ValueError("`source.on_bad_record.send_to`: is the job's own topic; name another one")
+        return self
+
+    def to_json(self) -> str:
+        """The spec with every default filled in, as canonical JSON."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> JobSpec:
+        """The spec that `to_json` wrote; pydantic's ValidationError for anything else."""
+        return cls.model_validate_json(text)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of `to_json`."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def json_schema() -> dict[str, Any]:
+    """The job file's JSON schema, for editors."""
+    schema = JobSpec.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dtrain job", **schema}

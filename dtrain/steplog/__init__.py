@@ -1,0 +1,1 @@
+"""The core, pure: positions, row ranges, plans, entries, segments, fences."""
