@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import structlog
 
 Logger = structlog.typing.FilteringBoundLogger
 
 
-def configure(*, file: Path | None = None, stream: IO[str] | None = None) -> None:
+def configure(*, file: Path | None = None, stream: TextIO | None = None) -> None:
     """Every logger of this process writes from now on to `file` as JSON lines, or to `stream` for people.
 
     Args:
@@ -26,14 +26,12 @@ def configure(*, file: Path | None = None, stream: IO[str] | None = None) -> Non
     ]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        out: IO[str] = file.open("a", encoding="utf-8", buffering=1)
+        out: TextIO = file.open("a", encoding="utf-8", buffering=1)
         shared.append(structlog.processors.JSONRenderer())
     else:
         out = stream or sys.stderr
         shared.append(structlog.dev.ConsoleRenderer(colors=out.isatty()))
-    structlog.configure(
-        processors=shared, logger_factory=structlog.WriteLoggerFactory(out), cache_logger_on_first_use=False
-    )
+    structlog.configure(processors=shared, logger_factory=structlog.WriteLoggerFactory(out), cache_logger_on_first_use=False)
 
 
 def logger(**context: Any) -> Logger:

@@ -76,9 +76,7 @@ class Schema:
 def _field(name: str, text: str) -> Field:
     found = _TYPE.match(text.strip()) if isinstance(text, str) else None
     if found is None:
-        raise InputError(
-            f"column {name!r}: {text!r} is not a type", fix="write for example float32, int64 or float32[28,28]"
-        )
+        raise InputError(f"column {name!r}: {text!r} is not a type", fix="write for example float32, int64 or float32[28,28]")
     shape = tuple(int(part) for part in found[2].split(",")) if found[2] else ()
     if shape and prod(shape) < 1:
         raise InputError(f"column {name!r}: {text!r} has no numbers in it", fix="every part of a shape is at least 1")

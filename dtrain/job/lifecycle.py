@@ -80,9 +80,7 @@ TABLE: dict[tuple[State, Event], State] = {
     (State.SUSPENDING, Event.CANCEL): State.CANCELLING,
     (State.SUSPENDED, Event.RESUME): State.QUEUED,
     (State.SUSPENDED, Event.CANCEL): State.CANCELLED,
-    **{
-        (State.CANCELLING, event): State.CANCELLED for event in (Event.STOPPED, Event.LOST, Event.BLOCKED, Event.FAILED)
-    },
+    **{(State.CANCELLING, event): State.CANCELLED for event in (Event.STOPPED, Event.LOST, Event.BLOCKED, Event.FAILED)},
     (State.CANCELLING, Event.SUCCEEDED): State.SUCCEEDED,
 }
 """(state, event) → next state. What is not here is not possible."""

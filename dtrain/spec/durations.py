@@ -28,8 +28,6 @@ def parse_duration_s(value: object) -> float:
 DurationS = Annotated[
     float,
     BeforeValidator(parse_duration_s),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$"}, {"type": "number"}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$"}, {"type": "number"}]}),
 ]
 """A duration in seconds; in a job file a text as `30s`, or a number of seconds."""

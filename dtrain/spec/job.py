@@ -167,10 +167,7 @@ class JobSpec(Section):
                 f"`workers.max`: {self.workers.max} is more than `batch.num_slices` ({self.batch.num_slices}); "
                 f"raise that or use at most {self.batch.num_slices}"
             )
-        if (
-            isinstance(self.source.on_bad_record, DeadLetters)
-            and self.source.on_bad_record.send_to == self.source.topic
-        ):
+        if isinstance(self.source.on_bad_record, DeadLetters) and self.source.on_bad_record.send_to == self.source.topic:
             raise ValueError("`source.on_bad_record.send_to`: is the job's own topic; name another one")
         return self
 

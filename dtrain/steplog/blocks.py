@@ -81,9 +81,7 @@ class BlockMeta:
     def _good(self) -> list[int]:
         """Good rows up to and with each record."""
         return list(
-            accumulate(
-                self.raw_rows[i] - self._first_row(i) - len(self._rejects_of(i)) for i in range(len(self.offsets))
-            )
+            accumulate(self.raw_rows[i] - self._first_row(i) - len(self._rejects_of(i)) for i in range(len(self.offsets)))
         )
 
     def _rejects_of(self, index: int) -> list[int]:
