@@ -1,0 +1,1 @@
+"""What dtrain can do, on real data."""

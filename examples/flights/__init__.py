@@ -1,0 +1,1 @@
+"""A model of flight delays that learns from a live topic."""
