@@ -9,6 +9,7 @@
     ├── StateError                   not possible in this state                 FAILED_PRECONDITION
     │   ├── DataLossError            retention, truncation, another topic       FAILED_PRECONDITION
     │   ├── BadRecordError           more bad records than the job allows       FAILED_PRECONDITION
+    │   ├── NonFiniteError           the loss or a gradient is NaN or infinite  FAILED_PRECONDITION
     │   ├── DriftError               code or numerics changed since             FAILED_PRECONDITION
     │   └── FencedError              a later attempt owns this job              FAILED_PRECONDITION
     ├── AuthError                    no token, or the wrong one                 UNAUTHENTICATED
@@ -114,6 +115,10 @@ class DataLossError(StateError):
 
 class BadRecordError(StateError):
     """More records could not be decoded than `source.on_bad_record` allows."""
+
+
+class NonFiniteError(StateError):
+    """The loss or a gradient of a step is NaN or infinite; the step was not applied."""
 
 
 class DriftError(StateError):

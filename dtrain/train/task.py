@@ -34,7 +34,10 @@ class Task:
     def optimizer(self, model: nn.Module, params: Mapping[str, Any]) -> torch.optim.Optimizer:
         """The optimizer; AdamW with `params["lr"]` (1e-3) and `params["weight_decay"]` (0.01) unless overridden."""
         return torch.optim.AdamW(
-            model.parameters(), lr=float(params.get("lr", 1e-3)), weight_decay=float(params.get("weight_decay", 0.01))
+            model.parameters(),
+            lr=float(params.get("lr", 1e-3)),
+            weight_decay=float(params.get("weight_decay", 0.01)),
+            fused=True,  # on the CPU too it takes a third of the time
         )
 
     def scheduler(

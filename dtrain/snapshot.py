@@ -1,0 +1,77 @@
+"""Snapshots: a replica's state in a checkpoint store. Joins `train`, which knows no stores, and `checkpoint`, which knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dtrain.checkpoint.manifest import Blob
+from dtrain.checkpoint.store import CheckpointStore
+from dtrain.checkpoint.tensors import Array, decode, encode
+from dtrain.steplog.entries import Entry
+from dtrain.steplog.progress import Progress
+from dtrain.train.state import State
+
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a trainer wrote for a checkpoint: all but the manifest, which the coordinator writes.
+
+    Args:
+        progress: where the replica stood; its last segment holds the log tail.
+        blob: the tensors.
+        numerics: the replica's.
+    """
+
+    progress: Progress
+    blob: Blob
+    numerics: Mapping[str, str]
+
+
+def write_snapshot(store: CheckpointStore, state: State, tail: Sequence[Entry], numerics: Mapping[str, str]) -> Snapshot:
+    """Blob and log segment are durable. They are content-addressed: to write them twice is harmless.
+
+    Raises:
+        StorageError: the store cannot be written; nothing counts on what was.
+    """
+    progress = state.progress.seal(store.put_segment(tail)) if tail else state.progress
+    arrays = {name: _to_array(tensor) for name, tensor in state.tensors.items()}
+    return Snapshot(progress, store.put_blob(encode(arrays, state.notes)), numerics)
+
+
+def read_state(store: CheckpointStore, *, blob: Blob, progress: Progress) -> State:
+    """The state that a manifest names.
+
+    Raises:
+        CorruptError: the blob is not what was written.
+    """
+    arrays, notes = decode(store.read_blob(blob))
+    return State({name: _to_tensor(array) for name, array in arrays.items()}, notes, progress)
+
+
+def _to_array(tensor: Tensor) -> Array:
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return Array(_NAMES[tensor.dtype], tuple(tensor.shape), memoryview(flat.numpy()))
+
+
+def _to_tensor(array: Array) -> Tensor:
+    if not len(array.data):
+        return torch.empty(array.shape, dtype=_TYPES[array.dtype])
+    return torch.frombuffer(bytearray(array.data), dtype=_TYPES[array.dtype]).reshape(array.shape)

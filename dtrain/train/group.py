@@ -1,0 +1,121 @@
+"""torch.distributed: a private group of ranks for one generation. The only file that imports it.
+
+No global process group exists: a generation's group has its own store, prefix and sockets, and nothing of it outlives it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from dtrain.errors import CollectiveError, UnavailableError
+
+_SLICE = timedelta(milliseconds=50)  # how soon a waiting rank hears that it was abandoned
+
+
+class Rendezvous:
+    """The key-value store through which the ranks of generations find each other; lives with one member.
+
+    Args:
+        address: on which to listen; the member's own address.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+        self.address = address
+        self.port: int = self._store.port
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTerms:
+    """What the ranks of a generation agree on before they form.
+
+    Args:
+        prefix: of all keys in the store; fresh for every generation.
+        host: of the store.
+        port: of the store.
+        rank: of this member.
+        world_size: how many members.
+        backend: gloo or nccl.
+        timeout_s: after which forming, or an operation that nobody ended, fails.
+    """
+
+    prefix: str
+    host: str
+    port: int
+    rank: int
+    world_size: int
+    backend: str = "gloo"
+    timeout_s: float = 60.0
+
+
+class TorchCollective:
+    """A formed group."""
+
+    def __init__(self, terms: GroupTerms) -> None:
+        self.rank = terms.rank
+        self.world_size = terms.world_size
+        self._is_abandoned = threading.Event()
+        self._group = _form(terms)
+
+    def all_reduce_(self, buffer: Tensor) -> None:
+        """Replace `buffer` by its sum over all ranks; see `Collective`."""
+        if self._is_abandoned.is_set():
+            raise CollectiveError("the generation has ended")
+        try:
+            work = self._group.allreduce([buffer])
+        except RuntimeError as error:
+            raise self._lost(error) from error
+        while True:
+            try:
+                work.wait(_SLICE)
+                return
+            except RuntimeError as error:
+                if work.is_completed():
+                    raise self._lost(error) from error
+                if self._is_abandoned.is_set():
+                    _park(work, self._group, buffer)
+                    self._group = None
+                    raise CollectiveError("the generation ended during a collective") from error
+
+    def abandon(self) -> None:
+        """End the group for this rank."""
+        self._is_abandoned.set()
+
+    def _lost(self, error: RuntimeError) -> CollectiveError:
+        self._is_abandoned.set()
+        self._group = None  # closes its sockets: that is what wakes the ranks that were not our neighbours
+        return CollectiveError(f"a rank was lost: {str(error).splitlines()[0][:200]}")
+
+
+def _form(terms: GroupTerms) -> Any:
+    timeout = timedelta(seconds=terms.timeout_s)
+    try:
+        store = TCPStore(terms.host, terms.port, is_master=False, wait_for_workers=False, timeout=timeout)
+        keys = PrefixStore(terms.prefix, store)
+        if terms.backend == "nccl":
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = timeout
+            return dist.ProcessGroupNCCL(keys, terms.rank, terms.world_size, options)
+        return dist.ProcessGroupGloo(keys, terms.rank, terms.world_size, timeout)
+    except (RuntimeError, dist.DistError) as error:
+        raise UnavailableError(f"could not form the group {terms.prefix}: {str(error).splitlines()[0][:200]}") from error
+
+
+def _park(work: Any, group: Any, buffer: Tensor) -> None:
+    """Let an operation in flight come to its end in a thread of its own: dropping its group would block until then."""
+
+    def wait() -> None:
+        try:
+            work.wait()
+        except RuntimeError:
+            pass  # its generation is over: nobody wants the result
+        _ = (group, buffer)
+
+    threading.Thread(target=wait, name="parked-collective", daemon=True).start()

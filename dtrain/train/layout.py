@@ -1,0 +1,71 @@
+"""The flat buffer: everything that ranks sum in a step, in one piece of memory, for one collective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+_ALIGNMENT = 16  # numbers: 64 bytes in float32
+
+
+class FlatLayout:
+    """Where each parameter's gradient, buffer's change and score stands in a row of the flat buffer.
+
+    A row is [width]: gradients, changes of module buffers times rows, score sums, one `touched` flag per parameter. `fast` has one
+    row; `exact` has one per slice, so that slices can be added in their order whatever the ranks.
+
+    Args:
+        model: whose parameters and module buffers.
+        score_size: numbers in a step's score sums.
+    """
+
+    def __init__(self, model: nn.Module, *, score_size: int) -> None:
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.buffers = list(model.buffers())
+        sizes = [score_size, len(self.parameters), *(t.numel() for t in (*self.parameters, *self.buffers))]
+        starts = [0, *accumulate(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]
+        spans = [slice(start, start + size) for start, size in zip(starts, sizes, strict=False)]
+        self.width = starts[-1]
+        self.scores, self.touched = spans[0], spans[1]
+        self._gradients = spans[2 : 2 + len(self.parameters)]
+        self._changes = spans[2 + len(self.parameters) :]
+        is_wide = any(p.dtype == torch.float64 for p in self.parameters)
+        self.dtype = torch.float64 if is_wide else torch.float32
+        self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
+
+    def new_buffer(self, num_rows: int) -> Tensor:
+        """A zeroed buffer [num_rows, width]."""
+        return torch.zeros(num_rows, self.width, dtype=self.dtype, device=self.device)
+
+    def gradients(self, row: Tensor) -> list[Tensor]:
+        """Views of `row` [width], one per parameter, in its shape."""
+        return [row[span].view(p.shape) for span, p in zip(self._gradients, self.parameters, strict=True)]
+
+    def changes(self, row: Tensor) -> list[Tensor]:
+        """Views of `row` [width], one per module buffer, in its shape."""
+        return [row[span].view(b.shape) for span, b in zip(self._changes, self.buffers, strict=True)]
+
+    def write_gradients(self, row: Tensor) -> None:
+        """Copy every parameter's gradient into `row`; zeros where there is none. Sets the touched flags."""
+        targets = self.gradients(row)
+        grads = [p.grad for p in self.parameters]
+        touched = [grad is not None for grad in grads]
+        if any(touched):
+            present = [target for target, is_touched in zip(targets, touched, strict=True) if is_touched]
+            torch._foreach_copy_(present, [grad for grad in grads if grad is not None])
+        _zero(target for target, is_touched in zip(targets, touched, strict=True) if not is_touched)
+        row[self.touched] = torch.tensor(touched, dtype=self.dtype, device=self.device)
+
+    def assign_gradients(self, row: Tensor) -> None:
+        """Make the summed gradients in `row` the parameters' own; None where no rank touched a parameter (invariant 3)."""
+        touched: Sequence[float] = row[self.touched].tolist()
+        for parameter, gradient, count in zip(self.parameters, self.gradients(row), touched, strict=True):
+            parameter.grad = gradient.to(parameter.dtype) if count else None
+
+
+def _zero(tensors: Iterable[Tensor]) -> None:
+    for tensor in tensors:
+        tensor.zero_()

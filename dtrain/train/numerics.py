@@ -1,0 +1,25 @@
+"""Numerics: what must be equal for two runs to give the same bits, and the seeds of what is random."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+
+import torch
+
+
+def fingerprint(mode: str, *, device: str) -> dict[str, str]:
+    """Everything that the last bit of a step depends on besides its rows; goes into every manifest."""
+    return {
+        "mode": mode,
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "device": device,
+    }
+
+
+def seed_of(*parts: int) -> int:
+    """A seed for `parts`, e.g. (job seed, step, slice): far apart even where the parts are close."""
+    return int.from_bytes(hashlib.sha256(",".join(map(str, parts)).encode()).digest()[:8], "big") >> 1

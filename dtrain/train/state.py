@@ -1,0 +1,86 @@
+"""The state of a replica as named tensors, text and progress: what a checkpoint holds and what `Replica.adopt` takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dtrain.errors import DriftError
+from dtrain.steplog.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A replica's state. Its source may be a checkpoint or a peer.
+
+    Args:
+        tensors: `model/…` weights and buffers, `optimizer/index/…`, `scores/…`; on the CPU, owned by the state.
+        notes: JSON texts: the optimizer's groups, the schedule.
+        progress: where the replica stood.
+    """
+
+    tensors: Mapping[str, Tensor]
+    notes: Mapping[str, str]
+    progress: Progress
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the weights and buffers."""
+    return {f"model/{name}": tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy weights and buffers into `model`, in place.
+
+    Raises:
+        DriftError: names or shapes differ: this is another model.
+    """
+    given = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
+    try:
+        model.load_state_dict(given, strict=True)
+    except RuntimeError as error:
+        raise DriftError(
+            f"the task's model is not the checkpoint's: {' '.join(str(error).split())[:400]}",
+            fix="restore the code and `params` that the job began with, or submit a new job",
+        ) from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], str]:
+    """Copies of the optimizer's tensors, and the rest of its state as JSON."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, slots in state["state"].items():
+        for key, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value.detach().cpu().clone()
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    return tensors, json.dumps({"groups": state["param_groups"], "plain": plain}, sort_keys=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], notes: str) -> None:
+    """Give `optimizer` the state that `optimizer_tensors` took.
+
+    Raises:
+        DriftError: it has other parameter groups: this is another optimizer or model.
+    """
+    saved = json.loads(notes)
+    slots: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in saved["plain"].items()}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/", 2)
+            slots.setdefault(int(index), {})[key] = tensor.clone()
+    groups = [{key: tuple(v) if key == "betas" else v for key, v in group.items()} for group in saved["groups"]]
+    try:
+        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    except ValueError as error:
+        raise DriftError(
+            f"the task's optimizer is not the checkpoint's: {error}",
+            fix="restore the code and `params` that the job began with, or submit a new job",
+        ) from error
