@@ -58,8 +58,11 @@ GENESIS = "0" * 64
 
 
 def canonical(value: object) -> bytes:
-    """JSON with one spelling: sorted keys, no spaces, UTF-8. What digests are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """JSON with one spelling: sorted keys, no spaces, ASCII. What digests are taken of.
+
+    ASCII, because a reason may quote half a character of a bad record, which UTF-8 cannot hold.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def extend_hash(running: str, entry: Entry) -> str:

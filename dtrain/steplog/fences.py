@@ -7,9 +7,12 @@ chosen where to begin is not part of the job's history.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+
+_NAME = re.compile(r"p(\d{12,})-a(\d{8,})", re.ASCII)
 
 
 class ManifestRef(NamedTuple):
@@ -26,10 +29,10 @@ class ManifestRef(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> ManifestRef:
         """The reference that `name` wrote; ValueError when it is not one."""
-        plan, attempt = name.split("-")
-        if not (plan.startswith("p") and attempt.startswith("a")):
+        found = _NAME.fullmatch(name)
+        if not found or cls(int(found[2]), int(found[1])).name != name:
             raise ValueError(name)
-        return cls(int(attempt[1:]), int(plan[1:]))
+        return cls(int(found[2]), int(found[1]))
 
 
 @dataclass(frozen=True, slots=True)

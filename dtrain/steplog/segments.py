@@ -45,11 +45,17 @@ def unseal(segment: Segment, content: bytes) -> list[Entry]:
     """The entries of a segment, verified.
 
     Raises:
-        CorruptError: the bytes are not those that were sealed.
+        CorruptError: the bytes are not those that were sealed, or not the entries that its name says.
     """
     if hashlib.sha256(content).hexdigest() != segment.sha256:
         raise CorruptError(f"log segment {segment.sha256[:12]} does not match its digest")
-    return [Entry.from_json(json.loads(line)) for line in content.splitlines()]
+    try:
+        entries = [Entry.from_json(json.loads(line)) for line in content.splitlines()]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise CorruptError(f"log segment {segment.sha256[:12]} does not hold entries") from error
+    if [entry.number for entry in entries] != list(range(segment.first, segment.last + 1)):
+        raise CorruptError(f"log segment {segment.sha256[:12]} does not hold entries {segment.first} to {segment.last}")
+    return entries
 
 
 def hash_of(running: str, entries: Iterable[Entry]) -> str:

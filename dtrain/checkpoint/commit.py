@@ -1,0 +1,42 @@
+"""Commit: what happens, in which order, when a checkpoint becomes the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dtrain.checkpoint.attempts import is_fenced
+from dtrain.checkpoint.manifest import Manifest
+from dtrain.checkpoint.store import CheckpointStore
+from dtrain.errors import FencedError
+
+
+def commit(
+    store: CheckpointStore, *, manifest: Manifest, keep: int, before: Callable[[], None], after: Callable[[], None]
+) -> None:
+    """The checkpoint is durable and counts, and what follows from it was done (invariant 13).
+
+    Delivery: every part may be repeated: after an error the same call may be made again, `before` and `after` included.
+
+    Args:
+        store: the job's; the blob and the segments are in it already.
+        manifest: of the attempt that commits.
+        keep: how many checkpoints are left afterwards, >= 2.
+        before: flushes what must be outside before the manifest is: dead letters.
+        after: what may only follow it: commits to Kafka, publishing.
+
+    Raises:
+        FencedError: a later attempt owns the job. The manifest may count or not; nothing followed from it that had not
+            followed by then.
+        StorageError: the manifest is not durable, or old ones could not be deleted.
+    """
+    before()
+    store.put_manifest(manifest)
+    _check_owner(store, manifest)
+    after()
+    _check_owner(store, manifest)
+    store.keep(keep)
+
+
+def _check_owner(store: CheckpointStore, manifest: Manifest) -> None:
+    if is_fenced(store, manifest.ref.attempt):
+        raise FencedError(f"a later attempt owns the job; checkpoint {manifest.name} has no further effect")
