@@ -1,14 +1,16 @@
-"""Snapshots: a replica's state in a checkpoint store. Joins `train`, which knows no stores, and `checkpoint`, which knows no torch."""
+"""Snapshots: a replica's state in a checkpoint store.
+
+Joins `train`, which knows no stores, and `checkpoint`, which knows no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dtrain.checkpoint.manifest import Blob
+from dtrain.checkpoint.manifest import Blob, Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.checkpoint.tensors import Array, decode, encode
 from dtrain.steplog.entries import Entry
@@ -30,21 +32,6 @@ _NAMES = {
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a trainer wrote for a checkpoint: all but the manifest, which the coordinator writes.
-
-    Args:
-        progress: where the replica stood; its last segment holds the log tail.
-        blob: the tensors.
-        numerics: the replica's.
-    """
-
-    progress: Progress
-    blob: Blob
-    numerics: Mapping[str, str]
-
-
 def write_snapshot(store: CheckpointStore, state: State, tail: Sequence[Entry], numerics: Mapping[str, str]) -> Snapshot:
     """Blob and log segment are durable. They are content-addressed: to write them twice is harmless.
 
@@ -52,8 +39,12 @@ def write_snapshot(store: CheckpointStore, state: State, tail: Sequence[Entry], 
         StorageError: the store cannot be written; nothing counts on what was.
     """
     progress = state.progress.seal(store.put_segment(tail)) if tail else state.progress
-    arrays = {name: _to_array(tensor) for name, tensor in state.tensors.items()}
-    return Snapshot(progress, store.put_blob(encode(arrays, state.notes)), numerics)
+    return Snapshot(progress, store.put_blob(encode_state(state)), numerics)
+
+
+def encode_state(state: State) -> bytes:
+    """A state's tensors and notes as the bytes of a blob: equal states give equal bytes."""
+    return encode({name: _to_array(tensor) for name, tensor in state.tensors.items()}, state.notes)
 
 
 def read_state(store: CheckpointStore, *, blob: Blob, progress: Progress) -> State:
@@ -68,7 +59,7 @@ def read_state(store: CheckpointStore, *, blob: Blob, progress: Progress) -> Sta
 
 def _to_array(tensor: Tensor) -> Array:
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return Array(_NAMES[tensor.dtype], tuple(tensor.shape), memoryview(flat.numpy()))
+    return Array(_NAMES[tensor.dtype], tuple(tensor.shape), flat.numpy().data)
 
 
 def _to_tensor(array: Array) -> Tensor:

@@ -22,6 +22,21 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a trainer wrote for a checkpoint: all but the manifest, which the coordinator alone writes.
+
+    Args:
+        progress: where the replica stood; its last segment holds the log tail.
+        blob: the tensors.
+        numerics: the replica's.
+    """
+
+    progress: Progress
+    blob: Blob
+    numerics: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A checkpoint: weights, optimizer, buffers, scores (the blob), positions and the step log up to here.
 

@@ -26,6 +26,8 @@ class Cut:
     pieces: tuple[Piece, ...]
     num_rows: int
     newest_ms: int
+    exhausted: tuple[int, ...]
+    """Blocks of which no row is left."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,11 @@ class Cutter:
         """Every partition was read to its end and every good row was cut."""
         return self._ends is not None and self.num_waiting == 0 and all(map(self._is_read, self.positions))
 
+    @property
+    def read_to(self) -> Positions:
+        """Up to where blocks have come, per partition: where a new feed goes on."""
+        return dict(self._read_to)
+
     def add(self, block_id: int, meta: BlockMeta, *, now_s: float) -> None:
         """A block came; per partition they come in order."""
         waiting = _Waiting(block_id, meta, now_s)
@@ -97,7 +104,13 @@ class Cutter:
             pieces.append((waiting.block_id, waiting.next_row - num_rows, waiting.next_row))
             newest_ms = max(newest_ms, waiting.meta.newest_ms)
         self._step += 1
-        return Cut(merge_adjoining(ranges), tuple(pieces), sum(stop - start for _, start, stop in pieces), newest_ms)
+        return Cut(
+            ranges=merge_adjoining(ranges),
+            pieces=tuple(pieces),
+            num_rows=sum(num_rows for _, num_rows in takes),
+            newest_ms=newest_ms,
+            exhausted=tuple(waiting.block_id for waiting, _ in takes if waiting.num_rows == 0),
+        )
 
     def pass_over(self) -> tuple[RowRange, ...]:
         """Ranges for a control step: what was read behind the positions and has no good rows. Positions move behind them."""

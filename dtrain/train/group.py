@@ -6,6 +6,7 @@ No global process group exists: a generation's group has its own store, prefix a
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -112,10 +113,8 @@ def _park(work: Any, group: Any, buffer: Tensor) -> None:
     """Let an operation in flight come to its end in a thread of its own: dropping its group would block until then."""
 
     def wait() -> None:
-        try:
+        with suppress(RuntimeError):  # its generation is over: nobody wants the result
             work.wait()
-        except RuntimeError:
-            pass  # its generation is over: nobody wants the result
         _ = (group, buffer)
 
     threading.Thread(target=wait, name="parked-collective", daemon=True).start()

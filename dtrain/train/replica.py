@@ -75,7 +75,8 @@ class Replica:
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing has changed, on any rank.
             TaskError: user code raised; nothing has changed.
         """
-        assert self._group is not None
+        if self._group is None:
+            raise InternalError("a data step came before a group was joined")
         self._writer.write(self._flat, batches, step=self.progress.step + 1, num_rows=plan.num_rows)
         self._group.all_reduce_(self._flat)
         total = self._flat.sum(dim=0) if self._flat.shape[0] > 1 else self._flat[0]  # slices in their order, whatever the ranks

@@ -1,0 +1,158 @@
+"""The ledger: one attempt's dealings with the checkpoint store. Only here do manifests come into being."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dtrain.checkpoint.attempts import Attempt, claim
+from dtrain.checkpoint.commit import commit
+from dtrain.checkpoint.manifest import Manifest, Snapshot
+from dtrain.checkpoint.store import CheckpointStore
+from dtrain.clock import Clock
+from dtrain.errors import DriftError
+from dtrain.spec.job import JobSpec
+from dtrain.steplog.fences import ManifestRef
+from dtrain.steplog.positions import Partition, Position
+from dtrain.steplog.progress import Progress
+from dtrain.steplog.ranges import RowRange
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is settled once, in checkpoint 0, and never again (invariant 7)."""
+
+    identity: Mapping[str, object]
+    """`stream.source.Identity` as JSON."""
+    ends: Mapping[Partition, Position] | None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What an attempt knows of the job's durable past, and how it adds to it.
+
+    Args:
+        store: the job's checkpoint store.
+        spec: the job.
+        job_id: its id.
+        attempt: this one; its parent is where it began.
+        code_sha256: digest of the user's code as it is now.
+        clock: for the time that a manifest was written.
+        durable: the newest manifest of this attempt, or its parent.
+    """
+
+    store: CheckpointStore
+    spec: JobSpec
+    job_id: str
+    attempt: Attempt
+    code_sha256: str
+    clock: Clock
+    durable: Manifest | None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls,
+        store: CheckpointStore,
+        spec: JobSpec,
+        *,
+        job_id: str,
+        incarnation: int,
+        code_sha256: str,
+        accept_code_change: bool,
+        clock: Clock,
+    ) -> Ledger:
+        """Claim the job's next attempt: every older one can write nothing that counts from now on.
+
+        Raises:
+            FencedError: a higher incarnation was faster.
+            CorruptError: there are checkpoints and none is sound.
+            DriftError: the code is not the checkpoint's, and nobody allowed that.
+            StorageError: the store cannot be read or written.
+        """
+        notes: list[str] = []
+        attempt = claim(store, incarnation=incarnation, on_skip=notes.append)
+        parent = attempt.parent
+        if parent is not None and parent.code_sha256 != code_sha256:
+            change = f"code changed from {parent.code_sha256[:12]} to {code_sha256[:12]} behind checkpoint {parent.name}"
+            if not accept_code_change:
+                raise DriftError(change, fix="restore the code, or resume with --accept-code-change")
+            notes.append(change)
+        return cls(store, spec, job_id, attempt, code_sha256, clock, parent, notes)
+
+    def begin(self, snapshot: Snapshot, *, origin: Origin, schema: Mapping[str, str]) -> Manifest:
+        """Checkpoint 0 is durable: initial weights, resolved positions and end, seed, digests."""
+        return self._commit(snapshot, origin=origin, schema=schema, is_final=False, before=_nothing, after=_nothing)
+
+    def commit(
+        self,
+        snapshot: Snapshot,
+        *,
+        is_final: bool,
+        flush_rejects: Callable[[list[RowRange]], None],
+        give_back: Callable[[Progress], None],
+    ) -> Manifest:
+        """The next checkpoint is durable. Dead letters are flushed before it, positions given back to Kafka after it.
+
+        Args:
+            snapshot: what the trainer wrote.
+            is_final: every partition has reached its end.
+            flush_rejects: called with the ranges since the last checkpoint that have rejects; raises to refuse the checkpoint.
+            give_back: advisory; called once the manifest counts.
+
+        Raises:
+            FencedError: a later attempt has begun; nothing follows from this checkpoint.
+            StorageError: the manifest could not be written; the last checkpoint stands.
+        """
+        last = self.durable
+        if last is None:
+            raise DriftError("a checkpoint came before checkpoint 0")
+
+        def before() -> None:
+            entries = self.store.entries(snapshot.progress, after=last.progress.plan_number)
+            ranges = [item for entry in entries for item in entry.ranges if item.rejects]
+            if ranges:
+                flush_rejects(ranges)
+
+        return self._commit(
+            snapshot,
+            origin=Origin(last.identity, last.ends),
+            schema=last.schema,
+            is_final=is_final,
+            before=before,
+            after=lambda: give_back(snapshot.progress),
+        )
+
+    def _commit(
+        self,
+        snapshot: Snapshot,
+        *,
+        origin: Origin,
+        schema: Mapping[str, str],
+        is_final: bool,
+        before: Callable[[], None],
+        after: Callable[[], None],
+    ) -> Manifest:
+        manifest = Manifest(
+            ref=ManifestRef(self.attempt.number, snapshot.progress.plan_number),
+            job_id=self.job_id,
+            progress=snapshot.progress,
+            blob=snapshot.blob,
+            ends=origin.ends,
+            identity=origin.identity,
+            schema=schema,
+            spec_json=self.spec.to_json(),
+            code_sha256=self.code_sha256,
+            numerics=snapshot.numerics,
+            is_final=is_final,
+            written_at_s=self.clock.wall_s(),
+            notes=tuple(self.notes),
+        )
+        commit(self.store, manifest=manifest, keep=self.spec.checkpoint.keep, before=before, after=after)
+        self.durable = manifest
+        self.notes.clear()
+        return manifest
+
+
+def _nothing() -> None:
+    """No effect."""
