@@ -18,7 +18,6 @@ class Sample:
     state: str
     produced: int
     trained: int
-    lag_rows: int
     world_size: int
     loss: float | None = None
     auroc: float | None = None

@@ -1,0 +1,1 @@
+"""What dtrain claims, measured against a named peer in the same run."""
