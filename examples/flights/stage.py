@@ -1,0 +1,173 @@
+"""What the demo starts, and ends again: broker, topic, control plane, commands. Nothing outlives the `with` block."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from dtrain.stream.broker import find_broker
+from examples.flights.produce import NUM_PARTITIONS
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the demo plays.
+
+    Args:
+        folder: of everything that it writes.
+        bootstrap: Kafka's address.
+        topic: made for this run alone.
+    """
+
+    folder: Path
+    bootstrap: str
+    topic: str
+
+    @property
+    def home(self) -> Path:
+        """The control plane's own folder."""
+        return self.folder / "home"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where jobs keep theirs, each in a folder of its own."""
+        return self.folder / "checkpoints"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every command: what the job file asks for, and which control plane is meant."""
+        own = {"KAFKA_BOOTSTRAP": self.bootstrap, "DTRAIN_CHECKPOINTS": str(self.checkpoints), "DTRAIN_HOME": str(self.home)}
+        return os.environ | own | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+    @contextmanager
+    def command(self, *words: str) -> Iterator[Command]:
+        """`python -m words…`, running; ended with the block."""
+        command = Command(words, environment=self.environment, log=self.folder / "logs" / f"{words[0].rpartition('.')[2]}.log")
+        try:
+            yield command
+        finally:
+            command.end()
+
+    def dtrain(self, *words: str, timeout_s: float = 120) -> str:
+        """What `dtrain words…` says on standard output once it has come to its end.
+
+        Raises:
+            SystemExit: it failed; its own words are shown.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "dtrain.cli.main", *words],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            start_new_session=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"dtrain {words[0]} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+        return done.stdout
+
+
+class Command:
+    """A process of the demo's, in a session of its own so that Ctrl-C reaches the demo alone, which then ends it.
+
+    Its lines of JSON are kept as they come; `last` is the newest.
+    """
+
+    def __init__(self, words: Sequence[str], *, environment: Mapping[str, str], log: Path) -> None:
+        self.words = " ".join(words)
+        self.lines: list[dict[str, Any]] = []
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *words],
+                env=environment,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The newest line; nothing before the first."""
+        return self.lines[-1] if self.lines else {}
+
+    def check(self) -> None:
+        """Raise SystemExit with its own words if it has failed."""
+        if self._process.poll():
+            raise SystemExit(f"{self.words} failed: {self._log.read_text(errors='replace').strip()[-2000:]}")
+
+    def finish(self, *, timeout_s: float) -> list[dict[str, Any]]:
+        """All of its lines, once it has come to its end."""
+        self._process.wait(timeout_s)
+        self._reader.join(timeout_s)
+        self.check()
+        return self.lines
+
+    def end(self) -> None:
+        """The process is gone."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with suppress(ValueError):  # what is not JSON is for people
+                self.lines.append(json.loads(line))
+
+
+@contextmanager
+def set_up(folder: Path) -> Iterator[Stage]:
+    """A stage with a broker and an empty topic; what an earlier run left in `folder` is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    broker = find_broker(
+        bootstrap=os.environ.get("KAFKA_BOOTSTRAP"),
+        home=os.environ.get("KAFKA_HOME"),
+        cache=ROOT / "build" / "kafka",
+        folder=folder / "kafka",
+    )
+    with broker:
+        topic = f"flights-{time.strftime('%H%M%S')}-{os.getpid()}"
+        admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+        try:
+            admin.create_topics([NewTopic(topic, num_partitions=NUM_PARTITIONS, replication_factor=1)])
+            yield Stage(folder, broker.bootstrap, topic)
+            if broker.pid is None:
+                admin.delete_topics([topic])  # somebody else's broker is left as it was
+        finally:
+            admin.close()
+
+
+@contextmanager
+def cluster(stage: Stage) -> Iterator[None]:
+    """dtrain is up in the stage's home: Ray's head and the control plane; both are down after the block."""
+    try:
+        stage.dtrain("up")
+        yield
+    finally:
+        stage.dtrain("down")
