@@ -30,75 +30,87 @@ class JobRecord:
     name: str
     spec_json: str
     """The validated spec as canonical JSON."""
-    code_sha256: str
-    state: State
-    queue: str = "default"
+    state: State = State.QUEUED
     reason: str = ""
+    """A word in capitals for BLOCKED and FAILED, as DATA_LOSS."""
     message: str = ""
+    """One sentence that a person can act on."""
     incarnation: int = 0
     """Of the coordinator that was last launched, or is about to be; recorded before acting."""
+    has_actors: bool = False
+    """Processes of the job may exist and its resources are taken: true from before the launch until after the removal."""
     failures: int = 0
     """Coordinators lost in a row without progress."""
+    furthest_plan: int = 0
+    """The highest plan number that any incarnation reported: progress is what lies beyond it."""
+    cursor: int = 0
+    """How far this incarnation's happenings are kept."""
     accept_code_change: bool = False
     """The user allowed the next start to go on with other code than the checkpoint's."""
     request_id: str = ""
     created_at_s: float = 0.0
     updated_at_s: float = 0.0
-    retry_at_s: float = 0.0
-    """Wall time before which the job is not started again."""
+    """When state, reason or message last changed."""
     version: int = 0
     status: JobStatus = field(default_factory=JobStatus)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """A line of a job's history, numbered from 1 within the job."""
+    """A line of a job's history, numbered from 1 within the job, without gaps."""
 
     number: int
     happening: Happening
 
 
 class JobStore(Protocol):
-    """Where jobs are kept. Every write is one transaction, durable when the call returns.
+    """Where jobs are kept. Every write is one transaction, durable when the call returns, or changes nothing.
 
-    Threads: safe to call from several. Raises `UnavailableError` when the database does not answer in time.
+    Threads: safe to call from several.
+
+    Blocking: up to some seconds, then `UnavailableError`: the database does not answer in time.
     """
 
-    def create(self, record: JobRecord) -> JobRecord:
-        """Keep a new job. The same `request_id` with the same spec and code answers the job that exists.
+    def create(self, record: JobRecord, happenings: Sequence[Happening] = ()) -> JobRecord:
+        """Keep a new job and its first events. The same `request_id` with the same spec answers the job that exists.
 
         Raises:
             ConflictError: the same `request_id` came with another spec.
+            UnavailableError: the job id is taken; a fresh one will do.
         """
         ...
 
-    def get(self, job_id: str) -> JobRecord:
-        """The job with this id, or the newest with this name. Raises `NotFoundError`."""
+    def get(self, job: str) -> JobRecord:
+        """The job with this id, or else the newest with this name. Raises `NotFoundError`."""
         ...
 
     def page(self, *, after: str, limit: int, state: State | None = None) -> Sequence[JobRecord]:
-        """Up to `limit` jobs in order of creation, behind the one that `after` names (a `job_id`; empty for the beginning)."""
+        """Up to `limit` jobs in order of creation, behind the one with the id `after` (empty: from the beginning)."""
         ...
 
-    def unfinished(self) -> Sequence[JobRecord]:
-        """Every job that is not terminal, in order of creation."""
+    def unsettled(self) -> Sequence[JobRecord]:
+        """Every job that is not terminal or may still have processes, in order of creation."""
         ...
 
     def swap(self, old: JobRecord, new: JobRecord, happenings: Sequence[Happening] = ()) -> JobRecord | None:
-        """Write `new` and its events if the kept version is still `old`'s; None when somebody else was first."""
-        ...
+        """Write `new` and its events if the kept version is still `old`'s; None when somebody else was first.
 
-    def set_status(self, job_id: str, status: JobStatus, happenings: Sequence[Happening] = ()) -> None:
-        """Keep a coordinator's word and append its events; does not count as a change of the record."""
+        Returns:
+            `new` as it is kept now, with its version.
+        """
         ...
 
     def events(self, job_id: str, *, after: int, limit: int) -> Sequence[StoredEvent]:
-        """Up to `limit` events numbered above `after`."""
+        """Up to `limit` events numbered above `after`, in order."""
         ...
 
 
 class Launcher(Protocol):
     """What makes jobs run. Every call is idempotent and may be repeated after a crash between any two instructions.
+
+    Raises `UnavailableError` when the cluster does not answer: that says nothing about the job, and is tried again.
+
+    Threads: safe to call from several.
 
     Blocking: a call may take seconds; never call one on an event loop.
     """
@@ -112,7 +124,11 @@ class Launcher(Protocol):
         ...
 
     def observe(self, job_id: str, incarnation: int, *, cursor: int) -> Observation:
-        """What that coordinator says, with what happened after `cursor`; `is_alive=False` when there is none."""
+        """What that coordinator says, with what happened after `cursor`; `is_alive=False` when there is none.
+
+        A coordinator that was launched and is still being made is alive, in the phase `starting`. One that came to its end goes on
+        answering with its outcome until `remove`.
+        """
         ...
 
     def stop(self, job_id: str, incarnation: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ class JobStatus:
     """Loopback port of this job's /metrics; 0 before there is one."""
     updated_at_s: float = 0.0
     """Wall time at which the coordinator said so."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The status as plain values, nested ones too: what JSON and protobuf are made of."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> JobStatus:
+        """The status that `to_dict` wrote; keys of other versions are left out."""
+        known = {item.name: value[item.name] for item in fields(cls) if item.name in value}
+        known["partitions"] = tuple(PartitionStatus(**item) for item in known.get("partitions", ()))
+        known["members"] = tuple(Member(**item) for item in known.get("members", ()))
+        return cls(**known)
 
 
 class Outcome(StrEnum):

@@ -1,0 +1,63 @@
+"""The control plane's metrics, and where Prometheus finds those of the jobs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client.metrics_core import GaugeMetricFamily
+
+from dtrain.metrics.catalogue import CYCLE, JOBS, RPCS
+from dtrain.metrics.exporter import Exporter
+
+
+class ControlMetrics:
+    """The metrics of one control plane.
+
+    Args:
+        version: of dtrain.
+        states: every state that is counted.
+        jobs: asked at a scrape: the state and the id of each job that is not over, and the port of its /metrics (0: none).
+    """
+
+    def __init__(self, *, version: str, states: Iterable[str], jobs: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
+        self._states = tuple(states)
+        self._jobs = jobs
+        self._exporter = Exporter(version=version, pages={"/sd": self._targets})
+        self._cycle = self._exporter.histogram(CYCLE)
+        self._rpcs = self._exporter.counter(RPCS)
+        self._exporter.registry.register(self)
+
+    def observe_cycle(self, duration_s: float) -> None:
+        """A scheduler's cycle took so long."""
+        self._cycle.observe(duration_s)
+
+    def count_rpc(self, method: str, code: str) -> None:
+        """A call of `method` ended with `code`."""
+        self._rpcs.labels(method=method, code=code).inc()
+
+    def serve(self, *, host: str, port: int) -> int:
+        """Answers /metrics and /sd; returns the port. Raises `UnavailableError` when it is taken."""
+        return self._exporter.serve(host=host, port=port)
+
+    def close(self) -> None:
+        """The port is free again."""
+        self._exporter.close()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """What prometheus_client asks a collector for."""
+        counts = Counter(state for state, _, _ in self._jobs())
+        family = GaugeMetricFamily(JOBS.name, JOBS.help, labels=JOBS.labels)
+        for state in self._states:
+            family.add_metric([state], counts[state])
+        yield family
+
+    def _targets(self) -> tuple[str, bytes]:
+        """Prometheus's HTTP service discovery: every job that has a /metrics."""
+        targets: list[Mapping[str, object]] = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {"__meta_dtrain_job_id": job_id}}
+            for _, job_id, port in self._jobs()
+            if port
+        ]
+        return "application/json", json.dumps(targets).encode()

@@ -1,0 +1,116 @@
+"""Supervision: what a coordinator's word, or its silence, means for its job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dtrain.job.lifecycle import Event, State, next_state
+from dtrain.job.protocols import JobRecord
+from dtrain.job.status import Happening, Observation, Outcome
+from dtrain.policy.failure import backoff_s, is_hopeless
+
+WORKING = frozenset({State.STARTING, State.RUNNING, State.RECOVERING})
+"""States of a job that should have a coordinator that trains."""
+
+_ENDS = {
+    Outcome.SUCCEEDED: Event.SUCCEEDED,
+    Outcome.FAILED: Event.FAILED,
+    Outcome.BLOCKED: Event.BLOCKED,
+    Outcome.STOPPED: Event.STOPPED,
+}
+_PHASES = {"running": Event.STARTED, "recovering": Event.LOST}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The record as it should be kept next, and what to add to the job's history."""
+
+    record: JobRecord
+    happenings: tuple[Happening, ...] = ()
+
+
+def judge(record: JobRecord, seen: Observation, *, is_known: bool, now_s: float) -> Judgement:
+    """What `record` becomes after `seen`, for a job that holds resources.
+
+    A dead coordinator of a job that should work has a successor's number at once: the caller launches that after
+    `backoff_s(record.failures)`. An incarnation of which this control plane knows nothing may never have been launched: its absence is
+    no failure, but its number is not used again all the same.
+
+    Args:
+        record: as it is kept.
+        seen: what the record's incarnation said, from the record's cursor on.
+        is_known: whether this control plane launched that incarnation or heard of it.
+        now_s: wall time.
+    """
+    told = _with_progress(record, seen)
+    if record.state is State.CANCELLING:
+        done = Event.SUCCEEDED if seen.outcome is Outcome.SUCCEEDED else Event.STOPPED
+        judgement = moved(told, done, now_s=now_s)
+    elif seen.outcome is Outcome.NONE and seen.is_alive:
+        judgement = _heard(told, seen, now_s=now_s)
+    elif seen.outcome is Outcome.NONE or (seen.outcome is Outcome.STOPPED and record.state in WORKING):
+        judgement = _lost(told, is_known=is_known, now_s=now_s)
+    else:
+        judgement = moved(told, _ENDS[seen.outcome], now_s=now_s, reason=seen.reason, message=seen.message)
+    return replace(judgement, happenings=seen.happenings + judgement.happenings)
+
+
+def moved(record: JobRecord, event: Event, *, now_s: float, reason: str = "", message: str = "") -> Judgement:
+    """`record` after `event`, by the lifecycle's table, with a line of history where the state changed.
+
+    Raises:
+        StateError: `event` is not possible in the record's state.
+    """
+    state = next_state(record.state, event)
+    new = said(replace(record, state=state), now_s=now_s, reason=reason, message=message)
+    if state is record.state:
+        return Judgement(new)
+    words = f"{state.value}({reason})" if reason else state.value
+    line = f"{words}: {message}" if message else words
+    return Judgement(replace(new, updated_at_s=now_s), (Happening(at_s=now_s, kind="state", message=line),))
+
+
+def said(record: JobRecord, *, now_s: float, reason: str = "", message: str = "") -> JobRecord:
+    """`record` with these words, dated only if they are new."""
+    if (reason, message) == (record.reason, record.message):
+        return record
+    return replace(record, reason=reason, message=message, updated_at_s=now_s)
+
+
+def _with_progress(record: JobRecord, seen: Observation) -> JobRecord:
+    """The coordinator's status and cursor taken over; a plan beyond the furthest ever forgives all failures."""
+    status = record.status if seen.status is None else seen.status
+    is_further = status.plan_number > record.furthest_plan
+    return replace(
+        record,
+        status=status,
+        cursor=max(record.cursor, seen.cursor),
+        furthest_plan=max(record.furthest_plan, status.plan_number),
+        failures=0 if is_further else record.failures,
+    )
+
+
+def _heard(record: JobRecord, seen: Observation, *, now_s: float) -> Judgement:
+    """A living coordinator's phase; one that stops or is ended says nothing that counts."""
+    if record.state not in WORKING:
+        return Judgement(record)
+    event = _PHASES.get(seen.phase)
+    if event is None:
+        return Judgement(said(record, now_s=now_s, message=seen.message))
+    return moved(record, event, now_s=now_s, message=seen.message)
+
+
+def _lost(record: JobRecord, *, is_known: bool, now_s: float) -> Judgement:
+    if record.state not in WORKING:
+        return moved(record, Event.LOST, now_s=now_s)
+    failures = record.failures + is_known
+    if is_hopeless(failures):
+        message = f"{failures} coordinators in a row were lost without progress; see `dtrain logs {record.job_id}`"
+        return moved(replace(record, failures=failures), Event.FAILED, now_s=now_s, reason="COORDINATOR_LOST", message=message)
+    heir = replace(record, failures=failures, incarnation=record.incarnation + 1, cursor=0)
+    if not is_known and record.state is State.STARTING:
+        return Judgement(heir)
+    message = f"coordinator {record.incarnation} was lost; the next starts in {backoff_s(failures):g} s"
+    told = moved(heir, Event.LOST, now_s=now_s, message=message)
+    line = Happening(at_s=now_s, kind="recovery", message=message)
+    return told if told.happenings else replace(told, happenings=(line,))

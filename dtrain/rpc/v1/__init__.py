@@ -1,0 +1,1 @@
+"""Generated from protos/dtrain/v1 by `make proto`: do not edit."""

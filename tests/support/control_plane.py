@@ -1,0 +1,80 @@
+"""A control plane over the launcher's twin: in this process, or in one of its own that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dtrain.control.server import ControlPlane, Settings
+from dtrain.job.memory import MemoryLauncher
+from dtrain.job.protocols import Launcher
+from dtrain.rpc.connection import Connection
+from dtrain.spec.job import JobSpec
+
+
+def a_spec(name: str = "flights", **workers: float) -> JobSpec:
+    return JobSpec.model_validate(
+        {
+            "name": name,
+            "task": "dtrain.tasks.tabular:Classifier",
+            "source": {"topic": "flights", "bootstrap": "localhost:9092"},
+            "checkpoint": {"to": "file:///tmp/nowhere"},
+            "workers": {"min": 1, "max": 1, "cpus": 1, **workers},
+        }
+    )
+
+
+@contextmanager
+def a_control_plane(home: Path, launcher: Launcher, *, address: str = "127.0.0.1:0") -> Iterator[Connection]:
+    """A control plane on free ports, in a thread with its own event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def make() -> ControlPlane:
+        return ControlPlane(Settings(home=home, logs_dir=home / "logs", address=address), launcher)
+
+    plane = asyncio.run_coroutine_threadsafe(make(), loop).result()
+    try:
+        yield asyncio.run_coroutine_threadsafe(plane.start(), loop).result(30)
+    finally:
+        asyncio.run_coroutine_threadsafe(plane.stop(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def start_process(home: Path, *, address: str = "127.0.0.1:0", num_steps: int | None = None) -> subprocess.Popen[bytes]:
+    """A control plane in a process of its own; returns when it answers."""
+    command = [sys.executable, "-m", "tests.support.control_plane", str(home), address, json.dumps(num_steps)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def eventually(is_true: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    """Returns as soon as `is_true`; fails when it is not in time."""
+    deadline_s = time.monotonic() + within_s
+    while not is_true():
+        assert time.monotonic() < deadline_s, "did not happen in time"
+        time.sleep(0.02)
+
+
+def main() -> None:
+    from dtrain.control.server import serve
+
+    home, address, num_steps = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    settings = Settings(home=home, logs_dir=home / "logs", address=address)
+    serve(settings, MemoryLauncher(num_steps=num_steps), on_ready=lambda _: print("ready", flush=True))
+
+
+if __name__ == "__main__":
+    main()
