@@ -41,7 +41,7 @@ def claim(store: CheckpointStore, *, incarnation: int, on_skip: Callable[[str], 
     for fence in known.values():
         if fence.attempt < number and not fence.is_named and not fence.is_void:
             store.void(fence.attempt)
-    parent = _newest_sound(store, on_skip=on_skip)
+    parent = _newest_sound(store, attempt=number, on_skip=on_skip)
     if parent is None and any(fence.parent for fence in known.values()):
         raise CorruptError(
             "the job has begun from a checkpoint before, and now there is none",
@@ -68,13 +68,15 @@ def _claim_fence(store: CheckpointStore, *, incarnation: int) -> int:
             return number
 
 
-def _newest_sound(store: CheckpointStore, *, on_skip: Callable[[str], None]) -> Manifest | None:
+def _newest_sound(store: CheckpointStore, *, attempt: int, on_skip: Callable[[str], None]) -> Manifest | None:
     line = store.history()
     for ref in reversed(line):
         try:
             manifest = store.read_manifest(ref)
             store.verify(manifest)
         except (CorruptError, NotFoundError) as error:
+            if is_fenced(store, attempt):  # not corrupt: its new owner has deleted what it does not keep
+                raise FencedError(f"a later attempt has overtaken attempt {attempt}") from error
             on_skip(f"checkpoint {ref.name} is passed over: {error.reason}")
         else:
             return manifest

@@ -30,7 +30,7 @@ from dtrain.steplog.progress import Progress
 from dtrain.steplog.segments import Segment
 
 _CLAIM = re.compile(r"n(\d{8,})\.json", re.ASCII)
-ORPHAN_S = 3600.0
+ORPHAN_S = 7200.0
 """How long a file that no manifest names is left alone: somebody may be about to publish it."""
 
 
@@ -118,7 +118,7 @@ class CheckpointStore:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptError(f"{what} is not a manifest: {error}") from error
         if manifest.ref != ref:
-            raise CorruptError(f"{what} holds checkpoint {manifest.name}")
+            raise CorruptError(f"{what} holds another one")
         return manifest
 
     def history(self) -> list[ManifestRef]:
@@ -152,7 +152,16 @@ class CheckpointStore:
 
         Raises:
             CorruptError: something is missing or other.
+            NotFoundError: the checkpoint is not kept any more.
         """
+        try:
+            self._verify(manifest)
+        except CorruptError as error:
+            if manifest.ref in self._manifest_times():
+                raise
+            raise NotFoundError(f"checkpoint {manifest.name} is gone") from error
+
+    def _verify(self, manifest: Manifest) -> None:
         if self._digest(_blob_name(manifest.blob)) != manifest.blob.sha256:
             raise CorruptError(f"blob {manifest.blob.sha256[:12]} of checkpoint {manifest.name} does not match its digest")
         starts = self._replay(manifest.progress)
@@ -218,7 +227,7 @@ class CheckpointStore:
         """At most the newest `number` (>= 2) checkpoints that count are left, and checkpoint 0: replay needs the beginning.
 
         Manifests that do not count go once they are older than those kept, blobs with their last manifest, and files that
-        no manifest names when nobody has touched them for an hour. Segments stay: the newest manifest names them all.
+        no manifest names when nobody has touched them for two hours. Segments stay: the newest manifest names them all.
         Only for the attempt that owns the job.
 
         Returns:
@@ -230,12 +239,13 @@ class CheckpointStore:
         if not line:
             return []
         oldest = line[-max(number, 2) :][0]
-        doomed = [ref for ref in times if ref.plan_number < oldest.plan_number and not (ref in line and ref.plan_number == 0)]
+        spared = {line[0]} if line[0].plan_number == 0 else set()
+        doomed = sorted(ref for ref in times if ref.plan_number < oldest.plan_number and ref not in spared)
         freed = {}
-        for ref in sorted(doomed, key=lambda r: r.plan_number):
+        for ref in doomed:
             name = self._blob_of(ref)
             if name:
-                freed[name] = times[ref]
+                freed[name] = max(times[ref], freed.get(name, 0.0))
             self.files.delete(_manifest_name(ref), seen_s=times[ref])
         self._collect(blobs, freed, now_s=max(times.values()))
         return doomed

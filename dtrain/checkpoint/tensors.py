@@ -65,8 +65,10 @@ def decode(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     """
     try:
         start = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:start])
+        header = json.loads(content[8:start] if start <= len(content) else b"")
         metadata = header.pop("__metadata__", {})
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise CorruptError("metadata of a safetensors file is not text")
         body, end, arrays = memoryview(content)[start:], 0, {}
         for name, value in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             first, last = value["data_offsets"]
@@ -83,4 +85,4 @@ def decode(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
 
 def _num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of such a tensor; -1 for a type or shape that does not exist."""
-    return math.prod(shape) * _SIZES[dtype] if dtype in _SIZES and all(n >= 0 for n in shape) else -1
+    return math.prod(shape) * _SIZES[dtype] if dtype in _SIZES and all(type(n) is int and n >= 0 for n in shape) else -1

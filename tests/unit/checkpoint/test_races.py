@@ -1,0 +1,87 @@
+import itertools
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dtrain.checkpoint import attempts, commit, store
+from dtrain.steplog import fences
+from tests.support.races import Race, ViolationError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_power_cuts() -> object:
+    """Power is never cut here, and what fsync is for is tested with the files: without it a history takes half the time."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", lambda _: None)
+    yield
+    patch.undo()
+
+
+def run(rng: random.Random) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Race(Path(folder), rng).run()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.randoms(use_true_random=False))
+def test_racing_coordinators_leave_one_line_of_checkpoints(rng: random.Random) -> None:
+    run(rng)
+
+
+def list_then_claim(patch: pytest.MonkeyPatch) -> None:
+    real = attempts._claim_fence
+    found: dict[object, object] = {}
+
+    def claim_fence(s: store.CheckpointStore, *, incarnation: int) -> int:
+        found[s] = newest(s, attempt=10**6, on_skip=lambda _: None)
+        return real(s, incarnation=incarnation)
+
+    newest = attempts._newest_sound
+    patch.setattr(attempts, "_claim_fence", claim_fence)
+    patch.setattr(attempts, "_newest_sound", lambda s, **_: found[s])
+
+
+def never_void(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store.CheckpointStore, "void", lambda *_: None)
+
+
+def never_recheck(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(commit, "is_fenced", lambda *_: False)
+
+
+def only_the_next_fence(patch: pytest.MonkeyPatch) -> None:
+    real = fences.counts
+    patch.setattr(fences, "counts", lambda m, known: real(m, [f for f in known if f.attempt == m.attempt + 1]))
+
+
+def keep_whatever_is_newest(patch: pytest.MonkeyPatch) -> None:
+    real = store.CheckpointStore.keep
+
+    def keep(self: store.CheckpointStore, number: int) -> object:
+        self.fences = dict  # type: ignore[method-assign]
+        try:
+            return real(self, number)
+        finally:
+            del self.fences
+
+    patch.setattr(store.CheckpointStore, "keep", keep)
+
+
+@pytest.mark.parametrize("breaks", [list_then_claim, never_void, never_recheck, only_the_next_fence, keep_whatever_is_newest])
+def test_race_without_one_rule_is_seen_to_break(
+    monkeypatch: pytest.MonkeyPatch, breaks: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """Each rule of the protocol is needed, and the oracle above can fail."""
+    breaks(monkeypatch)
+    for seed in itertools.count():
+        assert seed < 400, "no seed breaks it"
+        try:
+            run(random.Random(seed))
+        except ViolationError:
+            return
