@@ -24,6 +24,7 @@ A foreign error is mapped once, in the file that owns the import, with `raise ..
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 
@@ -73,16 +74,21 @@ class SpecError(InputError):
         path: the field, dotted, as `workers.max`.
         line: its line in the file, from 1; 0 when the spec did not come from a file.
         file: the file's name; empty when the spec did not come from a file.
+        others: what else is wrong in the same file, in order of lines.
     """
 
-    def __init__(self, reason: str, *, fix: str = "", path: str = "", line: int = 0, file: str = "") -> None:
+    def __init__(
+        self, reason: str, *, fix: str = "", path: str = "", line: int = 0, file: str = "", others: Iterable[SpecError] = ()
+    ) -> None:
         super().__init__(reason, fix=fix)
         self.path = path
         self.line = line
         self.file = file
+        self.others = tuple(others)
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.file else f"line {self.line}" if self.line else ""
+        line = f"line {self.line}" if self.line else ""
+        place = ":".join(str(part) for part in (self.file, self.line) if part) if self.file else line
         where = ", ".join(part for part in (place, f"`{self.path}`" if self.path else "") if part)
         return f"{where}: {super().__str__()}" if where else super().__str__()
 

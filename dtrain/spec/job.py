@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.request import url2pathname
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from dtrain.spec.durations import DurationS
+from dtrain.spec.durations import DurationS, Moment, problem
 
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,54}[a-z0-9])?$"
 TASK_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*|\.[A-Za-z_]\w*)$"
@@ -41,15 +42,15 @@ Offsets = dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 class SourceSpec(Section):
     """The stream to train on."""
 
-    topic: str = Field(pattern=TOPIC_PATTERN, description="Kafka topic.")
+    topic: str = Field(pattern=TOPIC_PATTERN, description="Kafka topic: letters, digits, '.', '_', '-', at most 249.")
     bootstrap: str = Field(min_length=1, description="Kafka's first addresses, host:port, separated by commas.")
     format: Literal["arrow", "json"] = Field(
         "arrow", description="How a message's value is written: an Arrow IPC stream, or one JSON object."
     )
-    start: Literal["earliest", "latest"] | datetime | Offsets = Field(
+    start: Literal["earliest", "latest"] | Moment | Offsets = Field(
         "latest", description="First record: earliest, latest, a time (ISO 8601), or an offset for each partition."
     )
-    end: Literal["never", "latest"] | datetime | Offsets = Field(
+    end: Literal["never", "latest"] | Moment | Offsets = Field(
         "never",
         description="Where the job has succeeded: never, latest (as of the job's start), a time, or an offset for each partition.",
     )
@@ -66,8 +67,8 @@ class SourceSpec(Section):
     def _bootstrap_is_hosts_and_ports(cls, value: str) -> str:
         for address in value.split(","):
             port = address.strip().rpartition(":")[2]
-            if not re.match(r"^\s*[^:\s]+:\d+\s*$", address) or not 0 < int(port) < 65536:
-                raise ValueError(f"{address.strip()!r} is not host:port; write for example localhost:9092")
+            if not re.fullmatch(r"\s*[^:\s]+:[0-9]{1,5}\s*", address) or not 0 < int(port) < 65536:
+                raise problem(f"{address.strip()!r} is not host:port", fix="write for example localhost:9092")
         return value
 
 
@@ -76,7 +77,11 @@ class BatchSpec(Section):
 
     rows: int = Field(512, ge=1, le=1_000_000, description="Rows of a full step, over all workers.")
     max_wait: DurationS = Field(
-        0.2, gt=0, le=3600, description="Longest wait of a row for its step to fill; then a shorter step is cut."
+        0.2,
+        ge=0.001,
+        le=3600,
+        json_schema_extra={"minimum": 0.001, "maximum": 3600},
+        description="Longest wait of a row for its step to fill; then a shorter step is cut.",
     )
     num_slices: int = Field(
         8, ge=1, le=1024, description="Parts of each step that workers share out; no more workers than this can help."
@@ -115,7 +120,13 @@ class CheckpointSpec(Section):
     to: str = Field(
         min_length=1, description="Folder for checkpoints, as file:///path or a path; each job makes its own inside."
     )
-    every: DurationS = Field(30.0, ge=0.05, le=86_400, description="Time between checkpoints.")
+    every: DurationS = Field(
+        30.0,
+        ge=0.05,
+        le=86_400,
+        json_schema_extra={"minimum": 0.05, "maximum": 86_400},
+        description="Time between checkpoints.",
+    )
     keep: int = Field(
         5, ge=2, le=10_000, description="How many are kept, besides checkpoint 0's record of where the job began."
     )
@@ -124,10 +135,16 @@ class CheckpointSpec(Section):
     @classmethod
     def _to_is_local(cls, value: str) -> str:
         if "://" in value and not value.startswith("file:///"):
-            raise ValueError(
-                f"{value.split('://')[0]}:// is not supported yet; write file:///path, a folder that all workers can reach"
+            raise problem(
+                f"{value.split('://')[0]}:// is not supported yet",
+                fix="write file:///path or a path: a folder that all workers can reach",
             )
         return value
+
+    def folder(self, job_id: str) -> Path:
+        """The folder of one job's checkpoints."""
+        home = url2pathname(self.to.removeprefix("file://")) if self.to.startswith("file://") else self.to
+        return Path(home) / job_id
 
 
 class EvaluateSpec(Section):
@@ -158,17 +175,16 @@ class JobSpec(Section):
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
-        if self.workers.min > self.workers.max:
-            raise ValueError(
-                f"`workers.min`: {self.workers.min} is more than `workers.max` ({self.workers.max}); raise that or use at most {self.workers.max}"
-            )
-        if self.workers.max > self.batch.num_slices:
-            raise ValueError(
-                f"`workers.max`: {self.workers.max} is more than `batch.num_slices` ({self.batch.num_slices}); "
-                f"raise that or use at most {self.batch.num_slices}"
-            )
-        if isinstance(self.source.on_bad_record, DeadLetters) and self.source.on_bad_record.send_to == self.source.topic:
-            raise ValueError("`source.on_bad_record.send_to`: is the job's own topic; name another one")
+        workers, num_slices, bad = self.workers, self.batch.num_slices, self.source.on_bad_record
+        if workers.min > workers.max:
+            reason = f"{workers.min} is more than `workers.max` ({workers.max})"
+            raise problem(reason, fix=f"raise that or use at most {workers.max}", path="workers.min")
+        if workers.max > num_slices:
+            reason = f"{workers.max} is more than `batch.num_slices` ({num_slices})"
+            raise problem(reason, fix=f"raise that or use at most {num_slices}", path="workers.max")
+        if isinstance(bad, DeadLetters) and bad.send_to == self.source.topic:
+            reason = f"{bad.send_to!r} is the topic that the job trains on"
+            raise problem(reason, fix="name another one", path="source.on_bad_record.send_to")
         return self
 
     def to_json(self) -> str:
@@ -177,8 +193,8 @@ class JobSpec(Section):
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
-        """The spec that `to_json` wrote; pydantic's ValidationError for anything else."""
-        return cls.model_validate_json(text)
+        """The spec that `to_json` wrote, nothing converted; pydantic's ValidationError for anything else."""
+        return cls.model_validate_json(text, strict=True)
 
     @property
     def sha256(self) -> str:
@@ -189,4 +205,4 @@ class JobSpec(Section):
 def json_schema() -> dict[str, Any]:
     """The job file's JSON schema, for editors."""
     schema = JobSpec.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dtrain job", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "dtrain job"}
