@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,3 +39,28 @@ def logger(**context: Any) -> Logger:
     """A logger whose every line carries `context`."""
     bound: Logger = structlog.get_logger(**context)
     return bound
+
+
+class LineLog(io.TextIOBase):
+    """A text stream whose lines become log lines: what a user's task prints is in the job's log.
+
+    Args:
+        target: the logger.
+        event: the name of each line's event.
+    """
+
+    def __init__(self, target: Logger, event: str) -> None:
+        self._target = target
+        self._event = event
+        self._rest = ""
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Log every line that is complete now."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._target.info(self._event, text=line)
+        return len(text)

@@ -72,9 +72,14 @@ class Cutter:
         self.num_waiting = 0
 
     @property
+    def is_read(self) -> bool:
+        """Every partition was read to its end."""
+        return all(map(self._is_read, self.positions))
+
+    @property
     def is_finished(self) -> bool:
         """Every partition was read to its end and every good row was cut."""
-        return self._ends is not None and self.num_waiting == 0 and all(map(self._is_read, self.positions))
+        return self.num_waiting == 0 and self.is_read
 
     @property
     def read_to(self) -> Positions:
@@ -152,7 +157,7 @@ class Cutter:
         if not self._arrived:
             return []
         is_late = now_s - self._arrived[0].came_s >= self._max_wait_s
-        if self.num_waiting < self._rows and not is_late and not all(map(self._is_read, self.positions)):
+        if self.num_waiting < self._rows and not is_late and not self.is_read:
             return []
         return _take_from(self._arrived, self._rows)
 

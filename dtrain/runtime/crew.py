@@ -1,0 +1,193 @@
+"""The crew: the trainer processes of a job, found or started, and watched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from dtrain.errors import DtrainError, InternalError
+from dtrain.runtime.messages import Introduction
+from dtrain.runtime.trainer import Trainer
+from dtrain.spec.job import JobSpec
+
+NAMESPACE = "dtrain"
+_ANSWER_S = 10.0
+_MAX_STILLBORN = 5
+
+
+@dataclass(slots=True)
+class TrainerHandle:
+    """A trainer that is ready: its task is built."""
+
+    index: int
+    actor: Any
+    introduction: Introduction
+    rank: int = -1
+
+
+class Crew:
+    """Keeps `size` trainers alive.
+
+    Threads: all on the coordinator's event loop.
+
+    Args:
+        spec: the job.
+        job_id: its id.
+        incarnation: of the coordinator; part of the names of those it starts.
+        folder: of the job's checkpoints.
+        logs: folder of the job's logs.
+        group: the placement group that they run in.
+        on_lost: called with each trainer that has died.
+        on_ready: called when a trainer that was started is ready.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        *,
+        job_id: str,
+        incarnation: int,
+        folder: Path,
+        logs: Path,
+        group: Any,
+        on_lost: Callable[[TrainerHandle], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._spec = spec
+        self._job_id = job_id
+        self._incarnation = incarnation
+        self._folder = folder
+        self._logs = logs
+        self._group = group
+        self._on_lost = on_lost
+        self._on_ready = on_ready
+        self._num_started = 0
+        self._num_stillborn = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._num_starting = 0
+        self.size = len(group.bundle_specs)
+        self.ready: list[TrainerHandle] = []
+        self.failure: DtrainError | None = None
+
+    async def find(self) -> None:
+        """The trainers that an earlier incarnation left are ready again, if they answer; the others are ended."""
+        prefix = f"{self._job_id}/trainer/"
+        for name in sorted(ray.util.list_named_actors()):
+            if not name.startswith(prefix):
+                continue
+            actor = ray.get_actor(name, namespace=NAMESPACE)
+            try:
+                await asyncio.wait_for(settled(actor.end.remote()), _ANSWER_S)
+                introduction = await asyncio.wait_for(settled(actor.introduce.remote()), _ANSWER_S)
+            except (RayActorError, TimeoutError, DtrainError):
+                _kill(actor)
+            else:
+                self._add(actor, introduction)
+
+    def fill(self) -> None:
+        """As many trainers as are missing are being started."""
+        for _ in range(self.size - len(self.ready) - self._num_starting):
+            self._num_starting += 1
+            self._run(self._start())
+
+    async def end_generation(self, members: list[TrainerHandle]) -> list[DtrainError]:
+        """No member applies anything more under its generation; those that do not answer are lost. What the others raised."""
+        errors: list[DtrainError] = []
+
+        async def end(member: TrainerHandle) -> None:
+            try:
+                error = await asyncio.wait_for(settled(member.actor.end.remote()), _ANSWER_S)
+            except (RayActorError, TimeoutError):
+                self._lose(member)
+            else:
+                errors.extend([error] if error is not None else [])
+
+        await asyncio.gather(*map(end, members))
+        return errors
+
+    def close(self) -> None:
+        """Stop watching and starting; the processes live on."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _start(self) -> None:
+        name = f"{self._job_id}/trainer/{self._incarnation}-{self._num_started}"
+        log_file = self._logs / f"trainer-{self._incarnation}-{self._num_started}.jsonl"
+        self._num_started += 1
+        workers = self._spec.workers
+        actor = (
+            ray.remote(Trainer)
+            .options(
+                name=name,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                num_cpus=workers.cpus,
+                num_gpus=workers.gpus,
+                max_restarts=0,
+                max_concurrency=8,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group),
+            )
+            .remote(self._spec.to_json(), str(self._folder), str(log_file))
+        )
+        try:
+            introduction = await settled(actor.introduce.remote())
+        except RayActorError as error:
+            self._num_stillborn += 1
+            if self._num_stillborn >= _MAX_STILLBORN:
+                self.failure = InternalError(f"trainers end while they start: {str(error).splitlines()[0][:300]}")
+            self._num_starting -= 1
+            self.fill()
+        except DtrainError as error:
+            self.failure = error
+            self._num_starting -= 1
+            _kill(actor)
+        else:
+            self._num_stillborn = 0
+            self._num_starting -= 1
+            self._add(actor, introduction)
+        self._on_ready()
+
+    def _add(self, actor: Any, introduction: Introduction) -> None:
+        index = min(set(range(self.size + len(self.ready) + 1)) - {member.index for member in self.ready})
+        member = TrainerHandle(index, actor, introduction)
+        self.ready.append(member)
+        self._run(self._watch(member))
+
+    async def _watch(self, member: TrainerHandle) -> None:
+        try:
+            await settled(member.actor.live.remote())
+        except RayActorError:
+            self._lose(member)
+
+    def _lose(self, member: TrainerHandle) -> None:
+        if member in self.ready:
+            self.ready.remove(member)
+            _kill(member.actor)
+            self._on_lost(member)
+
+    def _run(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def settled(reference: Any) -> Any:
+    """What a call gave, or the error that it raised as it was there."""
+    try:
+        return await reference
+    except RayTaskError as error:
+        if isinstance(error.cause, DtrainError):
+            raise error.cause from None
+        raise InternalError(f"{type(error.cause).__name__}: {error.cause}") from error
+
+
+def _kill(actor: Any) -> None:
+    """End a process that is dead, or as good as; never waited for: Ray takes seconds where it is stopped."""
+    ray.kill(actor, no_restart=True)

@@ -1,0 +1,138 @@
+"""The launcher: jobs as detached Ray actors, which train on when whoever launched them dies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+
+from dtrain.errors import UnavailableError
+from dtrain.job.protocols import JobRecord, Resources
+from dtrain.job.status import Observation
+from dtrain.runtime.coordinator import Coordinator, Orders
+from dtrain.runtime.crew import NAMESPACE
+from dtrain.spec.job import JobSpec
+
+_ANSWER_S = 5.0
+
+
+class RayLauncher:
+    """Implements `job.protocols.Launcher` on a Ray cluster.
+
+    Args:
+        logs: folder in which each job gets one for its logs.
+    """
+
+    def __init__(self, *, logs: Path) -> None:
+        self._logs = logs
+
+    @classmethod
+    def connect(cls, address: str, *, logs: Path) -> RayLauncher:
+        """A launcher on the cluster at `address` (host:port of its head), which must be named: Ray joins any that it finds.
+
+        Raises:
+            UnavailableError: no cluster answers there.
+        """
+        try:
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UnavailableError(f"no Ray cluster answers at {address}: {error}", fix="start it with `dtrain up`") from error
+        return cls(logs=logs)
+
+    def capacity(self) -> Resources:
+        """What the cluster has in all."""
+        total = ray.cluster_resources()
+        return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+
+    def launch(self, record: JobRecord) -> None:
+        """The coordinator of (job, incarnation) is there and runs."""
+        spec = JobSpec.from_json(record.spec_json)
+        orders = Orders(
+            job_id=record.job_id,
+            incarnation=record.incarnation,
+            spec_json=record.spec_json,
+            logs=str(self._logs),
+            placement_group=_reserve(record.job_id, spec),
+            accept_code_change=record.accept_code_change,
+        )
+        coordinator = (
+            ray.remote(Coordinator)
+            .options(
+                name=_coordinator_name(record.job_id, record.incarnation),
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                max_restarts=0,
+                num_cpus=0,
+                max_concurrency=10_000,
+            )
+            .remote(orders)
+        )
+        coordinator.start.remote()
+
+    def observe(self, job_id: str, incarnation: int, *, cursor: int) -> Observation:
+        """What that coordinator says; not alive when there is none. One that does not answer in 5 s is alive and silent."""
+        try:
+            coordinator = ray.get_actor(_coordinator_name(job_id, incarnation), namespace=NAMESPACE)
+            observation: Observation = ray.get(coordinator.observe.remote(cursor), timeout=_ANSWER_S)
+        except (ValueError, RayActorError):
+            return Observation(is_alive=False, cursor=cursor)
+        except GetTimeoutError:
+            return Observation(is_alive=True, cursor=cursor)
+        except RayError as error:
+            raise UnavailableError(f"the coordinator of {job_id} could not be asked: {error}") from error
+        return observation
+
+    def stop(self, job_id: str, incarnation: int) -> None:
+        """The coordinator comes to an end behind a last checkpoint."""
+        _tell(job_id, incarnation, "stop")
+
+    def checkpoint(self, job_id: str, incarnation: int) -> None:
+        """The coordinator cuts a checkpoint soon."""
+        _tell(job_id, incarnation, "checkpoint")
+
+    def remove(self, job_id: str) -> None:
+        """No process and no reservation of the job is left, of any incarnation."""
+        for name in ray.util.list_named_actors():
+            if name.startswith(f"{job_id}/"):
+                try:
+                    ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
+                except ValueError:
+                    continue  # it has ended by itself
+        for identifier, entry in placement_group_table().items():
+            if entry["name"] == _group_name(job_id) and entry["state"] != "REMOVED":
+                remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identifier))))
+
+
+def _coordinator_name(job_id: str, incarnation: int) -> str:
+    return f"{job_id}/coordinator/{incarnation}"
+
+
+def _group_name(job_id: str) -> str:
+    return f"dtrain/{job_id}"
+
+
+def _tell(job_id: str, incarnation: int, word: str) -> None:
+    try:
+        coordinator: Any = ray.get_actor(_coordinator_name(job_id, incarnation), namespace=NAMESPACE)
+    except ValueError:
+        return  # there is none: whoever observes will see
+    getattr(coordinator, word).remote()
+
+
+def _reserve(job_id: str, spec: JobSpec) -> str:
+    """The job's placement group exists: all of its workers' resources or none. As many workers as there is room for."""
+    name = _group_name(job_id)
+    alive = {entry["name"] for entry in placement_group_table().values() if entry["state"] != "REMOVED"}
+    if name not in alive:
+        free = ray.available_resources()
+        workers = spec.workers
+        by_cpu = int(free.get("CPU", 0.0) / workers.cpus)
+        by_gpu = int(free.get("GPU", 0.0) / workers.gpus) if workers.gpus else by_cpu
+        size = max(workers.min, min(workers.max, by_cpu, by_gpu))
+        bundle = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
+        placement_group([dict(bundle) for _ in range(size)], strategy="PACK", name=name, lifetime="detached")
+    return name

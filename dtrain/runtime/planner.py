@@ -1,0 +1,134 @@
+"""The planner: plans issued ahead of the trainers, and the blocks that they need. Pure of Ray: references are opaque."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dtrain.policy.cutting import Cutter
+from dtrain.policy.rejects import check_rejects
+from dtrain.runtime.messages import IssuedPlan, PlanBatch
+from dtrain.steplog.blocks import BlockMeta
+from dtrain.steplog.entries import Plan, StepKind
+from dtrain.steplog.progress import Progress
+from dtrain.steplog.ranges import RowRange
+from dtrain.steplog.segments import Segment
+
+LOOKAHEAD_S = 0.2
+MIN_AHEAD, MAX_AHEAD = 3, 64
+
+
+@dataclass(slots=True)
+class _Puller:
+    """What a rank has been given."""
+
+    after: int
+    blocks: set[int] = field(default_factory=set)
+
+
+class Planner:
+    """Issues plans in one order; an issued plan never changes.
+
+    Args:
+        cutter: cuts data steps.
+        progress: of the checkpoint that the attempt began with.
+        budget: share of rows that may be bad; None for not one.
+        buffer_rows: rows to hold before reading stops (backpressure).
+    """
+
+    def __init__(self, cutter: Cutter, *, progress: Progress, budget: float | None, buffer_rows: int) -> None:
+        self.cutter = cutter
+        self.plan_number = progress.plan_number
+        self.sealed: Segment | None = None
+        self.is_barred = False
+        self._rows_trained = progress.rows_trained
+        self._rows_rejected = progress.rows_rejected
+        self._budget = budget
+        self._buffer_rows = buffer_rows
+        self._issued: deque[IssuedPlan] = deque()
+        self._blocks: dict[int, Any] = {}
+        self._num_blocks = 0
+        self._pullers: dict[int, _Puller] = {}
+        self._step_s = LOOKAHEAD_S / 8
+
+    @property
+    def wants_blocks(self) -> bool:
+        """Whether there is room for more rows."""
+        return self.cutter.num_waiting < self._buffer_rows
+
+    def form(self, world_size: int, *, plan_number: int) -> None:
+        """A new generation pulls from behind `plan_number` on."""
+        self._pullers = {rank: _Puller(plan_number) for rank in range(world_size)}
+        self.is_barred = False
+
+    def add_block(self, meta: BlockMeta, reference: Any, *, now_s: float) -> None:
+        """A block has come."""
+        self._num_blocks += 1
+        if meta.num_rows:
+            self._blocks[self._num_blocks] = reference
+        self.cutter.add(self._num_blocks, meta, now_s=now_s)
+
+    def cut(self, *, now_s: float) -> bool:
+        """Issue data steps as far ahead as is wise; whether any was.
+
+        Raises:
+            BadRecordError: the next step would hold more bad rows than the job bears.
+        """
+        num_before = self.plan_number
+        while not self.is_barred and self.plan_number - self._pulled() < self._ahead():
+            cut = self.cutter.cut(now_s=now_s)
+            if cut is None:
+                break
+            self._check(cut.ranges)
+            plan = Plan(self.plan_number + 1, StepKind.DATA, cut.ranges, cut.num_rows)
+            self._issue(IssuedPlan(plan, cut.pieces, cut.newest_ms, cut.exhausted))
+        return self.plan_number > num_before
+
+    def checkpoint(self, *, is_barrier: bool) -> int:
+        """Issue a checkpoint; behind a barrier nothing follows until the next generation. Returns its plan number."""
+        ranges = self.cutter.pass_over()
+        self._check(ranges)
+        self._issue(IssuedPlan(Plan(self.plan_number + 1, StepKind.CHECKPOINT, ranges)))
+        self.is_barred = self.is_barred or is_barrier
+        return self.plan_number
+
+    def pull(self, rank: int, *, after: int) -> PlanBatch | None:
+        """What `rank`, which has staged everything up to `after`, gets next; None while there is nothing."""
+        puller = self._pullers[rank]
+        puller.after = max(puller.after, after)
+        plans = [item for item in self._issued if item.plan.number > after][: self._ahead()]
+        if not plans:
+            return None
+        wanted = {block for item in plans for block, _, _ in item.pieces} - puller.blocks
+        puller.blocks |= wanted
+        puller.blocks -= {block for item in plans for block in item.exhausted}
+        return PlanBatch(sealed=self.sealed, plans=plans, blocks={block: self._blocks[block] for block in wanted})
+
+    def reported(self, plan_number: int, steps_s: Sequence[float]) -> None:
+        """Replicas stand at `plan_number`, or one step behind: what nobody needs any more is let go."""
+        if steps_s:
+            typical_s = sorted(steps_s)[len(steps_s) // 2]
+            self._step_s += 0.3 * (typical_s - self._step_s)
+        done = min(plan_number, self._pulled())
+        while self._issued and self._issued[0].plan.number <= done:
+            for block in self._issued.popleft().exhausted:
+                self._blocks.pop(block, None)
+
+    def _issue(self, issued: IssuedPlan) -> None:
+        self.plan_number = issued.plan.number
+        self._rows_trained += issued.plan.num_rows
+        self._rows_rejected += sum(len(item.rejects) for item in issued.plan.ranges)
+        self._issued.append(issued)
+
+    def _check(self, ranges: Sequence[RowRange]) -> None:
+        check_rejects(ranges, budget=self._budget, rows_trained=self._rows_trained, rows_rejected=self._rows_rejected)
+
+    def _pulled(self) -> int:
+        """Up to where every rank has staged."""
+        return min((puller.after for puller in self._pullers.values()), default=0)
+
+    def _ahead(self) -> int:
+        """How many plans make about 200 ms of work."""
+        return max(MIN_AHEAD, min(MAX_AHEAD, round(LOOKAHEAD_S / max(self._step_s, 1e-6))))
