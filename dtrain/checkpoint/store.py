@@ -241,7 +241,7 @@ class CheckpointStore:
         oldest = line[-max(number, 2) :][0]
         spared = {line[0]} if line[0].plan_number == 0 else set()
         doomed = sorted(ref for ref in times if ref.plan_number < oldest.plan_number and ref not in spared)
-        freed = {}
+        freed: dict[str, float] = {}
         for ref in doomed:
             name = self._blob_of(ref)
             if name:
