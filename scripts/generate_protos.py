@@ -28,8 +28,9 @@ def generate(target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         (target / "__init__.py").write_text('"""Generated from protos/dtrain/v1 by `make proto`: do not edit."""\n')
         for made in sorted(Path(scratch, "dtrain", "v1").iterdir()):
-            if made.stat().st_size and not (made.name == "job_pb2_grpc.py"):  # a file of messages alone has no services
-                (target / made.name).write_text(made.read_text().replace("from dtrain.v1 import", "from dtrain.rpc.v1 import"))
+            text = made.read_text()
+            if not made.name.endswith("_grpc.py") or "class " in text:  # a proto without services has nothing for gRPC
+                (target / made.name).write_text(text.replace("from dtrain.v1 import", "from dtrain.rpc.v1 import"))
 
 
 if __name__ == "__main__":
