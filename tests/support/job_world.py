@@ -10,7 +10,7 @@ from dtrain.control.wishes import wish
 from dtrain.job.lifecycle import TABLE, Event, State
 from dtrain.job.memory import MemoryJobStore, MemoryLauncher
 from dtrain.job.protocols import JobRecord, JobStore, Launcher
-from dtrain.job.status import Happening
+from dtrain.job.status import Happening, Outcome
 from tests.support.control_plane import a_spec
 
 LEGAL = {(state, following) for (state, _), following in TABLE.items()} | {(state, state) for state in State}
@@ -90,8 +90,9 @@ class StrictLauncher(MemoryLauncher):
         kept = self.store.get(record.job_id)
         assert kept.incarnation == record.incarnation, "record, then act"
         assert kept.has_actors
-        running = self.coordinators.get(record.job_id)
-        assert running is None or not running.is_alive or running.incarnation == record.incarnation, "two coordinators of one job"
+        other = self.coordinators.get(record.job_id)
+        is_other = other is not None and other.is_alive and other.outcome is Outcome.NONE and other.incarnation != record.incarnation
+        assert not is_other, "two coordinators of one job"
         super().launch(record)
 
 
