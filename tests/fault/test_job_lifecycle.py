@@ -45,6 +45,10 @@ class Lives(RuleBasedStateMachine):
     def light_the_fuse(self, in_places: int) -> None:
         self.world.fuse.arm(in_places)
 
+    @rule(num_calls=st.integers(1, 6))
+    def cluster_is_away(self, num_calls: int) -> None:
+        self.world.launcher.num_refusals = num_calls
+
     @rule(job=JOBS)
     def kill(self, job: str) -> None:
         if self.world.has_coordinator(job):
@@ -63,7 +67,7 @@ class Lives(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
-        self.world.fuse.burns_at = -1
+        self.world.fuse.burns_at, self.world.launcher.num_refusals = -1, 0
         self.world.settle()
         for name in "abc":
             record = self.world.store.get(f"{name}-00001")

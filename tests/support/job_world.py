@@ -7,10 +7,11 @@ from typing import Any
 
 from dtrain.control.scheduler import Scheduler
 from dtrain.control.wishes import wish
+from dtrain.errors import UnavailableError
 from dtrain.job.lifecycle import TABLE, Event, State
 from dtrain.job.memory import MemoryJobStore, MemoryLauncher
-from dtrain.job.protocols import JobRecord, JobStore, Launcher
-from dtrain.job.status import Happening, Outcome
+from dtrain.job.protocols import JobRecord, JobStore, Launcher, Resources
+from dtrain.job.status import Happening, Observation, Outcome
 from tests.support.control_plane import a_spec
 
 LEGAL = {(state, following) for (state, _), following in TABLE.items()} | {(state, state) for state in State}
@@ -77,23 +78,50 @@ class StrictStore(MemoryJobStore):
         assert (old.state, new.state) in LEGAL, f"{old.state} → {new.state}"
         assert new.incarnation - old.incarnation in {0, 1}
         assert new.has_actors or not new.state.holds_resources, "what holds resources has actors"
-        assert [told.kind for told in happenings].count("state") == (old.state is not new.state), "one line for each change of state"
+        assert [told.kind for told in happenings].count("state") == (old.state is not new.state), (
+            "one line for each change of state"
+        )
         return super().swap(old, new, happenings)
 
 
 class StrictLauncher(MemoryLauncher):
-    """Refuses to launch what was not recorded before, or what is second to another."""
+    """Refuses to launch what was not recorded before, or what is second to another. For `num_refusals` calls the cluster is away."""
 
     store: JobStore
+    num_refusals = 0
+
+    def capacity(self) -> Resources:
+        self._refuse()
+        return super().capacity()
+
+    def observe(self, job_id: str, incarnation: int, *, cursor: int) -> Observation:
+        self._refuse()
+        return super().observe(job_id, incarnation, cursor=cursor)
+
+    def stop(self, job_id: str, incarnation: int) -> None:
+        self._refuse()
+        super().stop(job_id, incarnation)
+
+    def remove(self, job_id: str) -> None:
+        self._refuse()
+        super().remove(job_id)
 
     def launch(self, record: JobRecord) -> None:
+        self._refuse()
         kept = self.store.get(record.job_id)
         assert kept.incarnation == record.incarnation, "record, then act"
         assert kept.has_actors
         other = self.coordinators.get(record.job_id)
-        is_other = other is not None and other.is_alive and other.outcome is Outcome.NONE and other.incarnation != record.incarnation
+        is_other = (
+            other is not None and other.is_alive and other.outcome is Outcome.NONE and other.incarnation != record.incarnation
+        )
         assert not is_other, "two coordinators of one job"
         super().launch(record)
+
+    def _refuse(self) -> None:
+        if self.num_refusals:
+            self.num_refusals -= 1
+            raise UnavailableError("the cluster is away")
 
 
 class World:

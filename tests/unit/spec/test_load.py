@@ -32,7 +32,7 @@ def load(folder: Path, text: str, **overrides: Any) -> JobSpec:
 def test_folders_relative_are_taken_from_the_job_file(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD)
     assert spec.code == str(tmp_path)
-    assert spec.checkpoint.folder("clicks-1") == tmp_path / "checkpoints" / "clicks-1"
+    assert spec.checkpoint.folder_of("clicks-1") == tmp_path / "checkpoints" / "clicks-1"
 
 
 def test_code_of_a_built_in_task_stays_empty(tmp_path: Path) -> None:
