@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dtrain.checkpoint.attempts import is_fenced
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.checkpoint.store import CheckpointStore
-from dtrain.errors import FencedError
+from dtrain.errors import FencedError, StorageError
 
 
 def commit(
     store: CheckpointStore, *, manifest: Manifest, keep: int, before: Callable[[], None], after: Callable[[], None]
-) -> None:
+) -> StorageError | None:
     """The checkpoint is durable and counts, and what follows from it was done (invariant 13).
 
     Delivery: every part may be repeated: after an error the same call may be made again, `before` and `after` included.
@@ -24,17 +24,24 @@ def commit(
         before: flushes what must be outside before the manifest is: dead letters.
         after: what may only follow it: commits to Kafka, publishing.
 
+    Returns:
+        Why old checkpoints could not be deleted, if so: room for a warning, while the new one stands.
+
     Raises:
         FencedError: a later attempt owns the job. The manifest may count or not; nothing followed from it that had not
             followed by then.
-        StorageError: the manifest is not durable, or old ones could not be deleted.
+        StorageError: the manifest may not be durable, and nothing followed from it.
     """
     before()
     store.put_manifest(manifest)
     _check_owner(store, manifest)
     after()
     _check_owner(store, manifest)
-    store.keep(keep)
+    try:
+        store.keep(keep)
+    except StorageError as error:
+        return error
+    return None
 
 
 def _check_owner(store: CheckpointStore, manifest: Manifest) -> None:

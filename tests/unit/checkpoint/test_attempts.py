@@ -177,3 +177,18 @@ def test_commit_keeps_as_many_as_asked(store: CheckpointStore) -> None:
     take_over(store, 1)
     line = commit_line(store, 1, count=6, keep=3)
     assert store.manifests() == [line[0].ref, *[m.ref for m in line[3:]]]
+
+
+def test_commit_that_cannot_delete_old_checkpoints_stands_and_says_so(store: CheckpointStore) -> None:
+    take_over(store, 1)
+    line = commit_line(store, 1, count=3)
+    manifest = make_manifest(store, 1, extend(store, line[2].progress))
+
+    def hook(operation: str, path: str) -> None:
+        if operation == "delete":
+            raise StorageError("no permission")
+
+    failing = CheckpointStore(store.files._root, files=HookedFiles(store.files._root, hook))
+    error = commit(failing, manifest=manifest, keep=2, before=lambda: None, after=lambda: None)
+    assert isinstance(error, StorageError)
+    assert store.find(None) == manifest
