@@ -36,8 +36,8 @@ def commit(
     store.put_manifest(manifest)
     _check_owner(store, manifest)
     after()
-    _check_owner(store, manifest)
     try:
+        _check_owner(store, manifest)
         store.keep(keep)
     except StorageError as error:
         return error
