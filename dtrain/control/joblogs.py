@@ -50,8 +50,8 @@ class JobLogs:
         return sorted(path for path in self._folder.glob("*.jsonl") if path.is_file() and not path.is_symlink())
 
     def _merged(self) -> Iterator[LogLine]:
-        keyed = merge(*[self._read(path) for path in self._files()], key=lambda pair: pair[0])
-        return (line for _, line in keyed)
+        for _, line in merge(*[self._read(path) for path in self._files()], key=lambda pair: pair[0]):
+            yield line
 
     def _read(self, path: Path) -> Iterator[tuple[str, LogLine]]:
         """The lines behind the file's offset, each with a time to sort by: its own, or that of the line before."""

@@ -180,7 +180,10 @@ def _columns(record: JobRecord) -> dict[str, Any]:
 def _record(row: sa.Row[Any]) -> JobRecord:
     values = dict(row._mapping)
     del values["sequence"]
-    return JobRecord(**{**values, "state": State(row.state), "status": JobStatus.from_dict(json.loads(row.status))})
+    try:
+        return JobRecord(**{**values, "state": State(row.state), "status": JobStatus.from_dict(json.loads(row.status))})
+    except (ValueError, TypeError) as error:
+        raise _corrupt(None, f"job {row.job_id}: {error}") from error
 
 
 def _append(db: sa.Connection, job_id: str, happenings: Sequence[Happening]) -> None:

@@ -15,8 +15,8 @@ from dtrain.errors import AuthError, DtrainError, InputError, InternalError, Spe
 DOMAIN = "dtrain"
 RETRY_AFTER_MS = 500
 """What RetryInfo says for an error that may go away."""
-_LONGEST_TEXT = 1_000
-"""Characters of a reason or fix on the wire: details travel in HTTP/2 headers, which are bounded."""
+_LONGEST_TEXT_BYTES = 600
+"""Of a reason or fix on the wire: details travel in HTTP/2 headers, of which clients take 8 KiB in all."""
 
 
 def to_status(error: DtrainError) -> status_pb2.Status:
@@ -24,7 +24,7 @@ def to_status(error: DtrainError) -> status_pb2.Status:
     texts = {"reason": error.reason, "fix": error.fix}
     if isinstance(error, SpecError):
         texts |= {"path": error.path, "line": str(error.line), "file": error.file}
-    texts = {key: text[:_LONGEST_TEXT] for key, text in texts.items()}
+    texts = {key: _cut(text) for key, text in texts.items()}
     details = [error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=texts)]
     if isinstance(error, SpecError):
         violation = error_details_pb2.BadRequest.FieldViolation(field=texts["path"], description=texts["reason"])
@@ -33,7 +33,7 @@ def to_status(error: DtrainError) -> status_pb2.Status:
         info = error_details_pb2.RetryInfo()
         info.retry_delay.FromMilliseconds(RETRY_AFTER_MS)
         details.append(info)
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=str(error)[: 2 * _LONGEST_TEXT])
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=_cut(str(error)))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -62,6 +62,10 @@ def from_call(call: grpc.RpcError, *, address: str) -> DtrainError:
         if packed.Unpack(info) and info.domain == DOMAIN and info.reason in _KINDS:
             return _rebuilt(_KINDS[info.reason], dict(info.metadata))
     return _foreign(call.code(), call.details() or "no details", address)
+
+
+def _cut(text: str) -> str:
+    return text.encode(errors="replace")[:_LONGEST_TEXT_BYTES].decode(errors="ignore")
 
 
 def _status_of(call: grpc.Call) -> status_pb2.Status | None:
