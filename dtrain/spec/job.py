@@ -141,14 +141,10 @@ class CheckpointSpec(Section):
             )
         return value
 
-    def folder(self, job_id: str) -> Path:
-        """The folder of one job's checkpoints."""
-        home = url2pathname(self.to.removeprefix("file://")) if self.to.startswith("file://") else self.to
-        return Path(home) / job_id
-
     def folder_of(self, job_id: str) -> Path:
         """The folder of this job's checkpoints."""
-        return Path(self.to.removeprefix("file://")) / job_id
+        home = url2pathname(self.to.removeprefix("file://")) if self.to.startswith("file://") else self.to
+        return Path(home) / job_id
 
 
 class EvaluateSpec(Section):

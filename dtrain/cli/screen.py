@@ -1,0 +1,188 @@
+"""How a job looks: as a screen for people, as one line for logs, as a row among other jobs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from dtrain.cli.sparkline import sparkline
+from dtrain.job.lifecycle import State
+from dtrain.job.status import Happening, JobStatus, Member
+from dtrain.job.view import Job, LogLine, Update
+
+_COLOURS = {
+    State.RUNNING: "green",
+    State.SUCCEEDED: "green",
+    State.BLOCKED: "red",
+    State.FAILED: "red",
+    State.CANCELLED: "dim",
+    State.SUSPENDED: "cyan",
+}
+_EVENT_COLOURS = {"recovery": "yellow", "blocked": "red", "failed": "red", "source": "yellow"}
+
+
+class JobScreen:
+    """A job as it is now, with what it was lately: each `add` may change what is rendered next.
+
+    Args:
+        num_events: how many of the newest events are shown.
+    """
+
+    def __init__(self, *, num_events: int = 8) -> None:
+        self._job: Job | None = None
+        self._events: deque[Happening] = deque(maxlen=num_events)
+        self._series: dict[str, deque[float | None]] = {}
+        self._updated_at_s = 0.0
+
+    def add(self, update: Update) -> None:
+        """Show this from now on."""
+        self._job, status = update.job, update.job.status
+        self._events.extend(event.happening for event in update.events)
+        if status.updated_at_s > self._updated_at_s:
+            self._updated_at_s = status.updated_at_s
+            for name, value in {"loss": status.loss, **status.scores, "rows/s": status.rows_per_s}.items():
+                self._series.setdefault(name, deque(maxlen=400)).append(value)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What rich prints."""
+        if self._job is not None:
+            yield Group(*self._parts(self._job, options.max_width))
+
+    def _parts(self, job: Job, width: int) -> Iterable[RenderableType]:
+        status = job.status
+        yield Text.assemble((job.job_id, "bold"), "  ", state_text(job), "  ", (_group(job), "dim"))
+        if job.message:
+            yield Text(f"{job.reason}: {job.message}" if job.reason else job.message, style=_COLOURS.get(job.state, ""))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        rejected = f" · {status.rows_rejected:,} rejected" if status.rows_rejected else ""
+        grid.add_row("step", f"{status.step:,} · {status.rows_trained:,} rows trained{rejected}")
+        for name, series in self._series.items():
+            total = status.total_loss if name == "loss" else status.total_scores.get(name)
+            whole = "" if total is None else f"  {figure(total)} in all"
+            blocks = sparkline(series, width=max(10, min(60, width - 50)))
+            grid.add_row(name, Text.assemble(f"{figure(series[-1]):>9}  ", (blocks, "cyan"), (whole, "dim")))
+        grid.add_row("lag", f"{status.lag_rows:,} rows · {seconds(status.lag_s)}")
+        grid.add_row(
+            "freshness", f"newest trained row is {seconds(status.freshness_s)} old" if status.freshness_s is not None else "–"
+        )
+        grid.add_row("members", " · ".join(map(_member, status.members)) or "–")
+        at = f", {seconds(time.time() - status.last_checkpoint_at_s)} ago" if status.last_checkpoint else ""
+        grid.add_row("checkpoint", f"{status.last_checkpoint or '–'}{at}")
+        last = f", the last took {seconds(status.last_recovery_s)}" if status.last_recovery_s is not None else ""
+        grid.add_row("recoveries", f"{status.num_recoveries}{last}")
+        yield grid
+        for event in self._events:
+            yield Text(event_line(event), style=_EVENT_COLOURS.get(event.kind, ""), overflow="ellipsis", no_wrap=True)
+
+
+def plain_line(job: Job) -> str:
+    """A job's moment in one line, for logs."""
+    status = job.status
+    words = [clock(time.time()), job.state.value, f"step {status.step:,}", f"{status.rows_trained:,} rows"]
+    words += [f"{status.rows_per_s:,.0f} rows/s", *(f"{name} {figure(value)}" for name, value in _scores(status))]
+    words += [f"lag {status.lag_rows:,} rows", f"{status.world_size} workers", status.last_checkpoint]
+    return "  ".join(filter(None, words))
+
+
+def event_line(event: Happening) -> str:
+    """An event in one line."""
+    return f"{clock(event.at_s)}  {event.kind:<10}  {event.message}"
+
+
+def jobs_table(jobs: Iterable[Job]) -> Table:
+    """A row for each job."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("JOB", "STATE", "STEP", "ROWS", "ROWS/S", "LAG", "LOSS", "AGE", "WHY"):
+        table.add_column(
+            name, justify="right" if name in {"STEP", "ROWS", "ROWS/S", "LAG", "LOSS"} else "left", no_wrap=name != "WHY"
+        )
+    for job in jobs:
+        status, age = job.status, seconds(time.time() - job.created_at_s)
+        figures = (
+            f"{status.step:,}",
+            f"{status.rows_trained:,}",
+            f"{status.rows_per_s:,.0f}",
+            f"{status.lag_rows:,}",
+            figure(status.loss),
+        )
+        table.add_row(job.job_id, state_text(job), *figures, age, job.message or job.reason)
+    return table
+
+
+def checkpoints_table(values: Iterable[Mapping[str, Any]]) -> Table:
+    """A row for each checkpoint; one that cannot be read says why."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("CHECKPOINT", "STEP", "ROWS", "SIZE", "WRITTEN", "WHAT"):
+        table.add_column(name, justify="right" if name in {"STEP", "ROWS", "SIZE"} else "left", no_wrap=name != "WHAT")
+    for value in values:
+        if "problem" in value:
+            table.add_row(value["name"], "", "", "", "", Text(f"CORRUPT: {value['problem']}", style="bold red"))
+            continue
+        sound = Text("sound", style="green") if value.get("is_sound") else Text()
+        notes = ["final"] * value["is_final"] + value["notes"]
+        figures = (f"{value['step']:,}", f"{value['rows_trained']:,}", f"{value['num_bytes'] / 1e6:,.1f} MB")
+        table.add_row(value["name"], *figures, when(value["written_at_s"]), sound.append(f" {', '.join(notes)}", style="dim"))
+    return table
+
+
+def log_text(entry: LogLine) -> Text:
+    """A log line in colours."""
+    style = {"error": "red", "critical": "red", "warning": "yellow"}.get(entry.level, "")
+    fields = " ".join(f"{key}={value}" for key, value in entry.fields.items())
+    start = ((entry.timestamp[11:23], "dim"), "  ", (f"{entry.source:<12}", "cyan"), "  ")
+    return Text.assemble(*start, (entry.message, style), "  ", (fields, "dim"))
+
+
+def state_text(job: Job) -> Text:
+    """The job's state in its colour."""
+    return Text(f"{job.state.value}({job.reason})" if job.reason else job.state.value, style=_COLOURS.get(job.state, "yellow"))
+
+
+def figure(value: float | None) -> str:
+    """Four digits that matter."""
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    if value < 1:
+        return f"{max(value, 0) * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    return (
+        f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.0f} h" if value < 172_800 else f"{value / 86_400:.0f} d"
+    )
+
+
+def when(at_s: float, style: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A moment in this machine's time zone."""
+    return datetime.fromtimestamp(at_s).astimezone().strftime(style)
+
+
+def clock(at_s: float) -> str:
+    """The time of day."""
+    return when(at_s, "%H:%M:%S")
+
+
+def _scores(status: JobStatus) -> Iterable[tuple[str, float]]:
+    return [("loss", status.loss), *status.scores.items()] if status.loss is not None else status.scores.items()
+
+
+def _group(job: Job) -> str:
+    status = job.status
+    return f"attempt {status.attempt} · generation {status.generation} · {status.world_size} workers" if status.attempt else ""
+
+
+def _member(member: Member) -> str:
+    rank = f" rank {member.rank}" if member.rank >= 0 else ""
+    number = f"-{member.index}" if member.role != "coordinator" else ""
+    return f"{member.role}{number}{rank} (pid {member.pid}{'' if member.state == 'training' else ', ' + member.state})"
