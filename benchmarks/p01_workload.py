@@ -30,6 +30,7 @@ class PerceptronTask(dtrain.Task):
     """A binary classifier of NUM_FEATURES numbers."""
 
     features = dtrain.Schema({"x": f"float32[{NUM_FEATURES}]", "y": "float32"})
+    label = "y"
 
     def model(self, params: Mapping[str, Any]) -> nn.Module:
         """`params`: hidden, widths."""
