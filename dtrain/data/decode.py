@@ -57,7 +57,7 @@ def decode(
         newest_ms=max((record.timestamp_ms for record in records), default=0),
     )
     first, last = whole.rows_before(start), whole.rows_before(end)
-    batch = _joined(rows.batches, schema).slice(first, last - first)
+    batch = joined(rows.batches, schema).slice(first, last - first)
     rejects = tuple(reject for reject in whole.rejects if start <= (reject.offset, reject.row) < end)
     return Block(replace(whole, start=start, end=end, rejects=rejects, num_bytes=batch.nbytes), batch)
 
@@ -67,7 +67,10 @@ def crc_of(record: RawRecord) -> int:
     return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
 
 
-def _joined(batches: Sequence[pa.RecordBatch], schema: Schema) -> pa.RecordBatch:
+def joined(batches: Sequence[pa.RecordBatch], schema: Schema) -> pa.RecordBatch:
+    """All of `batches` in one piece."""
     if len(batches) == 1:
         return batches[0]
-    return pa.concat_batches(batches) if batches else schema.arrow.empty_table().combine_chunks().to_batches()[0]
+    if not batches:
+        return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema.arrow], schema=schema.arrow)
+    return pa.concat_batches(batches)

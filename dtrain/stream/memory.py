@@ -1,0 +1,190 @@
+"""The twin of Kafka in memory: topics that a test fills, cuts, and makes anew, and the source over them."""
+
+from __future__ import annotations
+
+import uuid
+from bisect import bisect_left
+from collections.abc import Mapping, MutableMapping, Sequence
+from threading import Condition
+
+from dtrain.clock import Clock, SystemClock
+from dtrain.data.block import RawRecord
+from dtrain.errors import NotFoundError
+from dtrain.spec.job import SourceSpec
+from dtrain.steplog.positions import Partition
+from dtrain.stream.log import Bounds, Fetched, Letter, OutOfRangeError
+from dtrain.stream.log_source import LogSource
+from dtrain.stream.source import Identity
+
+POLL_RECORDS = 1000
+"""Records of a partition that a tail hands out at a time."""
+
+
+class MemoryTopic:
+    """A topic of one process. Safe to write to while others read.
+
+    Args:
+        name: the topic's.
+        partitions: how many.
+    """
+
+    def __init__(self, name: str, *, partitions: int = 1) -> None:
+        self.name = name
+        self.changed = Condition()
+        self.partitions = [Partition(name, number) for number in range(partitions)]
+        self.recreate()
+
+    def recreate(self) -> None:
+        """Delete the topic and make another one of the same name, empty."""
+        with self.changed:
+            self.topic_id = str(uuid.uuid4())
+            self.records: dict[Partition, list[RawRecord]] = {partition: [] for partition in self.partitions}
+            self.bounds = {partition: Bounds(0, 0) for partition in self.partitions}
+            self.changed.notify_all()
+
+    def append(
+        self, value: bytes | None, *, partition: int = 0, key: bytes | None = None, timestamp_ms: int = 0, gap: int = 0
+    ) -> int:
+        """Write a record `gap` offsets behind the end, which transactions' markers and compaction leave; its offset."""
+        which = self.partitions[partition]
+        with self.changed:
+            begin, end = self.bounds[which]
+            self.records[which].append(RawRecord(end + gap, key, value, timestamp_ms))
+            self.bounds[which] = Bounds(begin, end + gap + 1)
+            self.changed.notify_all()
+        return end + gap
+
+    def extend(self, num_offsets: int, *, partition: int = 0) -> None:
+        """Move the end over `num_offsets` offsets without records."""
+        which = self.partitions[partition]
+        with self.changed:
+            begin, end = self.bounds[which]
+            self.bounds[which] = Bounds(begin, end + num_offsets)
+            self.changed.notify_all()
+
+    def delete_before(self, offset: int, *, partition: int = 0) -> None:
+        """Delete the records before `offset`, as retention does."""
+        which = self.partitions[partition]
+        with self.changed:
+            self.bounds[which] = Bounds(offset, self.bounds[which].end)
+            self.records[which] = self.read(which, offset)
+
+    def truncate(self, offset: int, *, partition: int = 0) -> None:
+        """Lose the records from `offset` on, as an unclean election does."""
+        which = self.partitions[partition]
+        with self.changed:
+            self.bounds[which] = Bounds(self.bounds[which].begin, offset)
+            self.records[which] = [record for record in self.records[which] if record.offset < offset]
+
+    def read(self, partition: Partition, offset: int) -> list[RawRecord]:
+        """The records from `offset` on."""
+        records = self.records[partition]
+        return records[bisect_left(records, offset, key=lambda record: record.offset) :]
+
+
+class MemorySource(LogSource):
+    """A topic in memory as a `Source`.
+
+    Args:
+        spec: what to read; `bootstrap` and `isolation` mean nothing here.
+        topics: by name; bad records' topics are added to them.
+        clock: for waiting.
+    """
+
+    def __init__(self, spec: SourceSpec, topics: MutableMapping[str, MemoryTopic], *, clock: Clock | None = None) -> None:
+        self.log = MemoryLog(spec.topic, topics)
+        super().__init__(spec, self.log, clock=clock or SystemClock())
+
+
+class MemoryLog:
+    """The `Log` of a topic in memory; what was committed for each group, and what was sent to each topic, is kept to be seen."""
+
+    def __init__(self, name: str, topics: MutableMapping[str, MemoryTopic]) -> None:
+        self._name = name
+        self._topics = topics
+        self.committed: dict[str, dict[Partition, int]] = {}
+        self.sent: dict[str, list[Letter]] = {}
+
+    def describe(self) -> Identity:
+        """See `Log.describe`."""
+        topic = self._topic()
+        return Identity(topic.topic_id, dict.fromkeys(topic.partitions, 0))
+
+    def bounds(self) -> dict[Partition, Bounds]:
+        """See `Log.bounds`."""
+        return dict(self._topic().bounds)
+
+    def offsets_at(self, time_ms: int) -> dict[Partition, int | None]:
+        """See `Log.offsets_at`."""
+        records = self._topic().records
+        return {p: next((r.offset for r in found if r.timestamp_ms >= time_ms), None) for p, found in records.items()}
+
+    def tail(self, offsets: Mapping[Partition, int]) -> MemoryTail:
+        """See `Log.tail`."""
+        return MemoryTail(self._topic(), offsets)
+
+    def send(self, letters: Sequence[Letter], *, to_topic: str) -> None:
+        """See `Log.send`; `sent` keeps the headers, which a topic in memory has not."""
+        self.sent.setdefault(to_topic, []).extend(letters)
+        topic = self._topics.setdefault(to_topic, MemoryTopic(to_topic))
+        for letter in letters:
+            topic.append(letter.value, key=letter.key)
+
+    def commit(self, offsets: Mapping[Partition, int], *, group: str) -> None:
+        """See `Log.commit`."""
+        self.committed.setdefault(group, {}).update(offsets)
+
+    def close(self) -> None:
+        """See `Log.close`."""
+
+    def _topic(self) -> MemoryTopic:
+        if self._name not in self._topics:
+            raise NotFoundError(f"there is no topic {self._name!r}", fix="create it, or correct `source.topic`")
+        return self._topics[self._name]
+
+
+class MemoryTail:
+    """The `Tail` of a topic in memory."""
+
+    def __init__(self, topic: MemoryTopic, offsets: Mapping[Partition, int]) -> None:
+        self._topic = topic
+        self._next = dict(offsets)
+
+    def poll(self, *, max_wait_s: float) -> Sequence[Fetched]:
+        """See `Tail.poll`."""
+        with self._topic.changed:
+            found = self._fetch()
+            if not found:
+                self._topic.changed.wait(max_wait_s)
+                found = self._fetch()
+        for fetched in found:
+            self._next[fetched.partition] = fetched.next_offset
+        return found
+
+    def pause(self, partition: Partition) -> None:
+        """See `Tail.pause`."""
+        self._next.pop(partition, None)
+
+    def end_offsets(self) -> Mapping[Partition, int]:
+        """See `Tail.end_offsets`."""
+        return {partition: bound.end for partition, bound in self._topic.bounds.items()}
+
+    def topic_id(self) -> str | None:
+        """See `Tail.topic_id`."""
+        return self._topic.topic_id
+
+    def close(self) -> None:
+        """See `Tail.close`."""
+
+    def _fetch(self) -> list[Fetched]:
+        found = []
+        for partition, offset in self._next.items():
+            begin, end = self._topic.bounds[partition]
+            if not begin <= offset <= end:
+                raise OutOfRangeError(f"{partition}: {offset} is not in [{begin}, {end}]")
+            if offset < end:
+                records = self._topic.read(partition, offset)
+                is_whole = len(records) <= POLL_RECORDS
+                next_offset = end if is_whole else records[POLL_RECORDS - 1].offset + 1
+                found.append(Fetched(partition, records[:POLL_RECORDS], next_offset))
+        return found
