@@ -202,6 +202,8 @@ def _mapped(path: Path | None = None) -> Iterator[None]:
         raise UnavailableError("the job store is busy", fix="try again") from error
     except sa.exc.DBAPIError as error:
         raise _ours(error, path) from error
+    except UnicodeDecodeError as error:  # sqlite's complaint about a damaged schema quotes the damage
+        raise _corrupt(path, "its schema cannot be read") from error
 
 
 def _ours(error: sa.exc.DBAPIError, path: Path | None) -> DtrainError:
