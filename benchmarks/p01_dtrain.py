@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(1)
     task, spec = PerceptronTask(), _spec(args.hidden, rows=args.rows)
     replica = Replica(task, spec, device=torch.device("cpu"))
-    replica.begin(Progress(positions={PARTITION: Position(0)}))
+    replica.stand_at(Progress(positions={PARTITION: Position(0)}))
     group = TorchCollective(_terms())
     replica.join(group)
     stager = Stager(

@@ -53,13 +53,16 @@ class Rank:
 
     def genesis(self, positions: Positions) -> Snapshot:
         """The fresh replica stands at `positions`; its state is in the store, for checkpoint 0."""
-        self.replica.begin(Progress(positions=positions))
+        self.replica.stand_at(Progress(positions=positions))
         return self.write(*self.copy())
 
     def load(self, *, blob: Blob, progress: Progress) -> None:
-        """The replica is what the checkpoint holds, unless it is that already."""
+        """The replica is what the checkpoint holds; where it is that already, only its log tail is let go."""
         here = self.replica.progress
-        if self.replica.is_dirty or (here.plan_number, here.log_hash) != (progress.plan_number, progress.log_hash):
+        is_there = (here.log_hash, here.positions) == (progress.log_hash, progress.positions)
+        if is_there and not self.replica.is_dirty:
+            self.replica.stand_at(progress)
+        else:
             self.replica.adopt(read_state(self._store, blob=blob, progress=progress))
 
     def join(self, group: Collective) -> None:

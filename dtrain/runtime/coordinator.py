@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 
-from dtrain import logs
+from dtrain import __version__, logs
 from dtrain.checkpoint.code import digest_code
 from dtrain.checkpoint.manifest import Snapshot
 from dtrain.checkpoint.store import CheckpointStore
@@ -58,7 +58,7 @@ class Coordinator:
         self._store = CheckpointStore(self._folder)
         self._clock = SystemClock()
         self._tracker = Tracker(self._clock)
-        self._metrics = JobMetrics(orders.job_id)
+        self._metrics = JobMetrics(orders.job_id, version=__version__)
         self._logs = folder
         self._run_task: asyncio.Task[None] | None = None
         self._attempt: AttemptRun | None = None

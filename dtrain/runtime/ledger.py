@@ -148,9 +148,9 @@ class Ledger:
             written_at_s=self.clock.wall_s(),
             notes=tuple(self.notes),
         )
-        commit(self.store, manifest=manifest, keep=self.spec.checkpoint.keep, before=before, after=after)
+        undeleted = commit(self.store, manifest=manifest, keep=self.spec.checkpoint.keep, before=before, after=after)
         self.durable = manifest
-        self.notes.clear()
+        self.notes = [f"old checkpoints could not be deleted: {undeleted}"] if undeleted else []
         return manifest
 
 

@@ -146,9 +146,10 @@ class Replica:
         self.tail = []
         self.is_dirty = False
 
-    def begin(self, progress: Progress) -> None:
-        """A fresh replica stands at the job's beginning: `progress` has its first positions."""
+    def stand_at(self, progress: Progress) -> None:
+        """Where the replica stands is called `progress`: its first positions, or the same place with its log sealed."""
         self.progress = progress
+        self.tail = []
 
     @property
     def numerics(self) -> dict[str, str]:

@@ -15,7 +15,9 @@ from dtrain.spec.job import JobSpec
 CODE = Path(__file__).parent / "audit_code"
 
 
-def audit_spec(*, topic: str, bootstrap: str, folder: Path, num_ids: int, ends: dict[int, int], **changes: dict[str, object]) -> JobSpec:
+def audit_spec(
+    *, topic: str, bootstrap: str, folder: Path, num_ids: int, ends: dict[int, int], **changes: dict[str, object]
+) -> JobSpec:
     """A job over `topic` that ends at `ends`; `changes` are laid over its sections."""
     job: dict[str, dict[str, object] | str] = {
         "name": "audit",

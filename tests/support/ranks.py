@@ -75,7 +75,7 @@ def spec(*, numerics: str, num_slices: int = 4, **params: object) -> JobSpec:
 
 def new_replica(job: JobSpec) -> Replica:
     replica = Replica(MixedTask(), job, device=torch.device("cpu"))
-    replica.begin(Progress(positions={PARTITION: Position(0)}))
+    replica.stand_at(Progress(positions={PARTITION: Position(0)}))
     return replica
 
 
