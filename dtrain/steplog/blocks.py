@@ -7,7 +7,7 @@ they are until a trainer copies them.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,9 +26,9 @@ class BlockMeta:
     Args:
         partition: whose rows.
         start: the first raw coordinate; may be in mid-record.
-        end: the position behind the last; may lie beyond the last record, where offsets have gaps.
+        end: the position behind the last; may be in mid-record, or beyond the last record, where offsets have gaps.
         offsets: of the records that the block touches, rising.
-        raw_rows: raw rows of each record, whole, good and bad, those before `start` included.
+        raw_rows: raw rows of each record, whole, good and bad, those before `start` and behind `end` included.
         crcs: CRC-32 of each record's key and value.
         rejects: the bad rows, in order of coordinate.
         num_bytes: of the decoded rows.
@@ -51,7 +51,12 @@ class BlockMeta:
         return self._good[-1] if self._good else 0
 
     def range_to(self, start: Position, stop_row: int) -> RowRange:
-        """The range from `start` to right behind good row `stop_row - 1`: the shortest that holds those good rows."""
+        """The range from `start` to right behind good row `stop_row - 1`: the shortest that holds those good rows.
+
+        Args:
+            start: in the block, before that row.
+            stop_row: >= 1.
+        """
         return self._range(start, self._position_after(stop_row - 1))
 
     def range_to_end(self, start: Position) -> RowRange:
@@ -65,10 +70,14 @@ class BlockMeta:
             return 0
         if self.offsets[index] < position.offset:
             return self._good[index]
+        first, stop = self._rows_of(index)
+        row = min(max(position.row, first), stop)
         before = self._good[index - 1] if index else 0
-        first = self._first_row(index)
-        bad = sum(1 for r in self._rejects_of(index) if first <= r < position.row)
-        return before + max(0, min(position.row, self.raw_rows[index]) - first - bad)
+        return before + row - first - bisect_left(self._rejects_of(index), row)
+
+    @cached_property
+    def _reject_places(self) -> list[tuple[int, int]]:
+        return [(reject.offset, reject.row) for reject in self.rejects]
 
     @cached_property
     def _rejected(self) -> dict[int, list[int]]:
@@ -80,36 +89,39 @@ class BlockMeta:
     @cached_property
     def _good(self) -> list[int]:
         """Good rows up to and with each record."""
-        return list(
-            accumulate(self.raw_rows[i] - self._first_row(i) - len(self._rejects_of(i)) for i in range(len(self.offsets)))
-        )
+        spans = (self._rows_of(index) for index in range(len(self.offsets)))
+        return list(accumulate(stop - first - len(self._rejects_of(index)) for index, (first, stop) in enumerate(spans)))
 
     def _rejects_of(self, index: int) -> list[int]:
         return self._rejected.get(self.offsets[index], [])
 
-    def _first_row(self, index: int) -> int:
-        return self.start.row if index == 0 and self.offsets[0] == self.start.offset else 0
+    def _rows_of(self, index: int) -> tuple[int, int]:
+        """Which raw rows of a record are in the block: all of them, unless the block starts or ends in its middle."""
+        offset = self.offsets[index]
+        first = self.start.row if offset == self.start.offset else 0
+        return first, self.end.row if offset == self.end.offset else self.raw_rows[index]
 
     def _position_after(self, good_row: int) -> Position:
         index = bisect_right(self._good, good_row)
-        row = self._first_row(index) + good_row - (self._good[index - 1] if index else 0)
+        row = self._rows_of(index)[0] + good_row - (self._good[index - 1] if index else 0)
         for bad in self._rejects_of(index):
-            if bad <= row:
-                row += 1
+            if bad > row:
+                break
+            row += 1
         return after(self.offsets[index], row, self.raw_rows[index])
 
     def _range(self, start: Position, end: Position) -> RowRange:
-        num_rows = self.rows_before(end) - self.rows_before(start)
-        touched = bisect_right(self.offsets, end.offset - (1 if end.row == 0 else 0)) - 1
-        is_touched = touched >= 0 and (self.offsets[touched] >= start.offset)
+        last = bisect_right(self.offsets, end.offset - (end.row == 0)) - 1
+        is_touched = start < end and last >= 0 and self.offsets[last] >= start.offset
+        first_reject, stop_reject = bisect_left(self._reject_places, start), bisect_left(self._reject_places, end)
         return RowRange(
             partition=self.partition,
             start=start,
             end=end,
-            num_rows=num_rows,
-            rejects=tuple(r for r in self.rejects if start <= (r.offset, r.row) < end),
-            last_offset=self.offsets[touched] if is_touched else -1,
-            last_crc=self.crcs[touched] if is_touched else 0,
+            num_rows=self.rows_before(end) - self.rows_before(start),
+            rejects=self.rejects[first_reject:stop_reject],
+            last_offset=self.offsets[last] if is_touched else -1,
+            last_crc=self.crcs[last] if is_touched else 0,
         )
 
 
