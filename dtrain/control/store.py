@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -57,12 +58,14 @@ _TERMINAL = [state.value for state in State if state.is_terminal]
 class SqlJobStore:
     """A `JobStore` in one SQLite file. `open` makes it."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, *, timeout_s: float) -> None:
         self._engine = engine
+        self._timeout_s = timeout_s
+        self._turn = Lock()
         self._reads = engine.execution_options(is_read=True)
 
     @classmethod
-    def open(cls, path: Path, *, timeout_s: float = 5.0) -> SqlJobStore:
+    def open(cls, path: Path, *, timeout_s: float = 3.0) -> SqlJobStore:
         """The store in `path`, made if there is none.
 
         Args:
@@ -75,7 +78,7 @@ class SqlJobStore:
         engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": timeout_s}, pool_size=16)
         sa.event.listen(engine, "connect", _prepare)
         sa.event.listen(engine, "begin", _begin)
-        store = cls(engine)
+        store = cls(engine, timeout_s=timeout_s)
         with _mapped(path):
             store._check(path)
             with engine.begin() as db:
@@ -147,8 +150,14 @@ class SqlJobStore:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with _mapped(), self._engine.begin() as db:
-            yield db
+        """A transaction. Threads take turns: SQLite's own wait for a lock sleeps, and is unfair."""
+        if not self._turn.acquire(timeout=self._timeout_s):
+            raise UnavailableError("the job store is busy", fix="try again")
+        try:
+            with _mapped(), self._engine.begin() as db:
+                yield db
+        finally:
+            self._turn.release()
 
     def _check(self, path: Path) -> None:
         with self._reads.connect() as db:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from dtrain.job.protocols import Resources
 
+BEHIND = "waits its turn: nobody overtakes the first in the queue, which waits for room"
+"""Names nobody: who is first changes often, and each change of a message is a write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -36,17 +39,17 @@ def admit(waiting: Sequence[Waiting], *, capacity: Resources, taken: Resources) 
     """
     admitted: list[str] = []
     pending: dict[str, str] = {}
-    head = ""
+    is_full = False
     free = Resources(cpus=capacity.cpus - taken.cpus, gpus=capacity.gpus - taken.gpus)
     for job in waiting:
-        if head:
-            pending[job.job_id] = f"waits behind {head}, which is first in the queue"
+        if is_full:
+            pending[job.job_id] = BEHIND
         elif job.need.fits_in(free):
             admitted.append(job.job_id)
             free = Resources(cpus=free.cpus - job.need.cpus, gpus=free.gpus - job.need.gpus)
         else:
-            head = job.job_id
-            pending[head] = _why_not(job.need, capacity=capacity, free=free)
+            is_full = True
+            pending[job.job_id] = _why_not(job.need, capacity=capacity, free=free)
     return Admission(tuple(admitted), pending)
 
 

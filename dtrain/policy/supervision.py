@@ -78,8 +78,13 @@ def said(record: JobRecord, *, now_s: float, reason: str = "", message: str = ""
 
 
 def _with_progress(record: JobRecord, seen: Observation) -> JobRecord:
-    """The coordinator's status and cursor taken over; a plan beyond the furthest ever forgives all failures."""
-    status = record.status if seen.status is None else seen.status
+    """The coordinator's status and cursor taken over; a plan beyond the furthest ever forgives all failures.
+
+    One that has no attempt yet knows less than its predecessor told.
+    """
+    status = record.status
+    if seen.status is not None and seen.status.attempt >= status.attempt:
+        status = seen.status
     is_further = status.plan_number > record.furthest_plan
     return replace(
         record,

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from dtrain.job.protocols import Resources
-from dtrain.policy.admission import Waiting, admit
+from dtrain.policy.admission import BEHIND, Waiting, admit
 
 needs = st.lists(st.builds(Resources, cpus=st.integers(1, 6), gpus=st.integers(0, 2)), max_size=8)
 
@@ -28,7 +28,7 @@ def test_small_job_does_not_overtake_a_large_one() -> None:
     found = admit(waiting(3, 1), capacity=Resources(cpus=4), taken=Resources(cpus=2))
     assert found.admitted == ()
     assert found.pending["job-0"] == "waits for room: needs 3 CPUs, and 2 CPUs of 4 CPUs is free"
-    assert found.pending["job-1"] == "waits behind job-0, which is first in the queue"
+    assert found.pending["job-1"] == BEHIND
 
 
 def test_job_larger_than_the_cluster_is_told_so() -> None:

@@ -49,6 +49,12 @@ def test_only_a_plan_beyond_the_furthest_ever_forgives_failures(plan_number: int
     assert judged(replace(RUNNING, failures=3), seen).failures == failures
 
 
+def test_figures_of_a_job_stay_while_its_next_coordinator_has_none_yet() -> None:
+    record = replace(RUNNING, status=JobStatus(attempt=2, step=40))
+    assert judged(record, Observation(is_alive=True, phase="starting", status=JobStatus())).status == record.status
+    assert judged(record, Observation(is_alive=True, phase="running", status=JobStatus(attempt=3))).status == JobStatus(attempt=3)
+
+
 @pytest.mark.parametrize(
     ("state", "phase", "expected"),
     [
