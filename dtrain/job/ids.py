@@ -19,7 +19,7 @@ def check_label(text: str, what: str) -> str:
     Raises:
         InputError: it is not.
     """
-    if not LABEL.match(text):
+    if not LABEL.fullmatch(text):  # `$` alone would let a newline at the end pass
         raise InputError(
             f"{what} {text[:80]!r} is not a name",
             fix="use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
