@@ -65,8 +65,9 @@ class Cluster:
             StorageError: the home cannot be written.
         """
         with self._locked():
+            address = self._address(wishes.address)
             environment, ray_address = self._ray(wishes)
-            return self._control_plane(wishes, environment, ray_address)
+            return self._control_plane(wishes, address, environment, ray_address)
 
     def down(self) -> None:
         """Neither runs, nor anything that they started. The home keeps jobs, logs and tokens."""
@@ -82,6 +83,10 @@ class Cluster:
     def _ray(self, wishes: Wishes) -> tuple[Mapping[str, str], str]:
         """The environment of who joins the cluster, and its address; a head runs if we are to have one."""
         if wishes.ray_address:
+            if not answers(wishes.ray_address):  # or Ray would wait for it for minutes
+                raise UnavailableError(
+                    f"nobody answers at {wishes.ray_address}", fix="give the address of a Ray head, host:port"
+                )
             self._say(f"Ray: the cluster at {wishes.ray_address}")
             return self._environment, wishes.ray_address
         environment = ray_environment(self._environment, token_file=ray_token(self._home))
@@ -100,8 +105,7 @@ class Cluster:
         self._say(f"Ray started at {address} (pid {head.pid})")
         return environment, address
 
-    def _control_plane(self, wishes: Wishes, environment: Mapping[str, str], ray_address: str) -> Connection:
-        address = self._address(wishes)
+    def _control_plane(self, wishes: Wishes, address: str, environment: Mapping[str, str], ray_address: str) -> Connection:
         old = self._register["control_plane"]
         if old is not None and old.is_alive and old.facts.get("ray") == ray_address and (found := self._healthy(old.pid)):
             self._say(f"control plane runs at {found.address} (pid {old.pid})")
@@ -126,16 +130,23 @@ class Cluster:
         self._say(f"control plane started at {connection.address} (pid {process.pid})")
         return connection
 
-    def _address(self, wishes: Wishes) -> str:
-        """The address wished for; where any port will do, the one that clients may still be looking at."""
-        if wishes.address.endswith(":0"):
-            try:
-                before = Connection.load(self._home).address
-            except DtrainError:
-                return wishes.address
-            if before.rpartition(":")[0] == wishes.address.rpartition(":")[0] and not answers(before):
-                return before
-        return wishes.address
+    def _address(self, wished: str) -> str:
+        """The address wished for; where any port will do, the one that clients may still be looking at.
+
+        Raises:
+            UnavailableError: somebody else listens there; told before anything is started.
+        """
+        try:
+            before = Connection.load(self._home).address
+        except DtrainError:
+            before = ""
+        if wished.endswith(":0") and before.startswith(wished[:-1]) and not answers(before):
+            return before
+        if answers(wished) and wished != before:
+            raise UnavailableError(
+                f"the address {wished} is taken", fix="stop what listens there, or choose another with --address"
+            )
+        return wished
 
     def _healthy(self, pid: int) -> Connection | None:
         """Where the control plane with this pid serves; None as long as it does not."""

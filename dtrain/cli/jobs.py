@@ -33,7 +33,7 @@ def submit(
         job = client.submit(spec, request_id=request_id)
         if is_watched:
             return follow(client, job.job_id, output)
-    _show(job, output, lambda: f"submitted [bold]{job.job_id}[/bold]\n[dim]see it with: dtrain watch {job.job_id}[/dim]")
+    _show(job, output, lambda: f"submitted {job.job_id}\nsee it with: dtrain watch {job.job_id}")
     return 0
 
 
@@ -53,7 +53,7 @@ def list_jobs(
         raise InputError(f"there is no state {state!r}", fix=f"use one of {', '.join(State)}")
     wanted = State(state.upper()) if state else None
     jobs = _ask(lambda client: list(client.list(state=wanted)))
-    table = (lambda: jobs_table(jobs)) if jobs else (lambda: "[dim]no jobs[/dim]")
+    table = (lambda: jobs_table(jobs)) if jobs else (lambda: "no jobs")
     emit([job_value(job) for job in jobs], output, table=table, name=[job.job_id for job in jobs])
 
 

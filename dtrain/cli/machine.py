@@ -23,15 +23,16 @@ def up(
     output: Output = Form.TABLE,
 ) -> None:
     """Start Ray and the control plane, or what of them does not run."""
+    from rich.text import Text
+
     from dtrain.cli.cluster import Cluster, Wishes
 
-    out = console()
-    say = out.print if output is Form.TABLE else lambda _: None
+    say = console().print if output is Form.TABLE else lambda _: None
     found = Cluster(home.home(), environment=home.environment(), say=say).up(
         Wishes(address, metrics_address, ray_address, cpus, gpus)
     )
     hint = "submit a job with: dtrain submit job.yaml --watch\nstop it all with:  dtrain down"
-    emit(found, output, table=lambda: f"[dim]{hint}[/dim]", name=found.address)
+    emit(found, output, table=lambda: Text(hint, style="dim"), name=found.address)
 
 
 def down() -> None:
@@ -58,7 +59,7 @@ def version(output: Output = Form.TABLE) -> None:
     except UnavailableError as error:
         why = error.reason
     value = {"version": __version__, "server": server, "python": sys.version.split()[0]}
-    emit(value, output, table=lambda: f"dtrain {__version__}\nserver {server or f'[dim]{why}[/dim]'}", name=__version__)
+    emit(value, output, table=lambda: f"dtrain {__version__}\nserver {server or why}", name=__version__)
 
 
 def schema() -> None:

@@ -32,11 +32,13 @@ Output = Annotated[Form, typer.Option("-o", "--output", help="table for people; 
 
 
 def console(*, is_error: bool = False) -> Console:
-    """Where to print: standard output, or standard error. Wide where nobody looks, so that no line is broken."""
+    """Where to print: standard output, or standard error. Wide where nobody looks, so that no line is broken; without markup,
+    because what users call things may look like it.
+    """
     from rich.console import Console
 
     is_seen = (sys.stderr if is_error else sys.stdout).isatty()
-    return Console(stderr=is_error, highlight=False, width=None if is_seen else 200)
+    return Console(stderr=is_error, highlight=False, markup=False, width=None if is_seen else 200)
 
 
 def emit(value: Any, form: Form, *, table: Callable[[], RenderableType], name: str | Sequence[str] = "") -> None:

@@ -46,6 +46,7 @@ def replay(
 ) -> int:
     """Train again what the log says in one plain process, and compare the weights with the checkpoint's."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     from dtrain.replay.replay import replay as run
     from dtrain.spec.job import JobSpec
@@ -66,7 +67,7 @@ def replay(
         code_folder = str(code.absolute()) if code else None
         verdict = run(store, source=KafkaSource(source), start=start, to=name, code=code_folder, on_progress=on_progress)
     is_proven = verdict.is_equal and not verdict.audit.lost and not verdict.audit.doubled
-    text = f"[bold {'green' if is_proven else 'red'}]{verdict.sentence}[/]\n[dim]took {verdict.seconds:.1f} s[/dim]"
+    text = Text.assemble((verdict.sentence, f"bold {'green' if is_proven else 'red'}"), f"\ntook {verdict.seconds:.1f} s")
     emit(verdict.to_json(), output, table=lambda: text, name=verdict.to)
     return Exit.OK if is_proven else Exit.CORRUPT
 

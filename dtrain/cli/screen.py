@@ -67,8 +67,8 @@ class JobScreen:
         grid.add_row("step", f"{status.step:,} · {status.rows_trained:,} rows trained{rejected}")
         for name, series in self._series.items():
             total = status.total_loss if name == "loss" else status.total_scores.get(name)
-            whole = "" if total is None else f"  {figure(total)} in all"
-            blocks = sparkline(series, width=max(10, min(60, width - 50)))
+            whole = "" if total is None else f"  {figure(total)} over all rows"
+            blocks = sparkline(series, width=max(10, min(60, width - 50))) if len(series) > 1 else ""
             grid.add_row(name, Text.assemble(f"{figure(series[-1]):>9}  ", (blocks, "cyan"), (whole, "dim")))
         grid.add_row("lag", f"{status.lag_rows:,} rows · {seconds(status.lag_s)}")
         grid.add_row(
@@ -89,7 +89,7 @@ def plain_line(job: Job) -> str:
     status = job.status
     words = [clock(time.time()), job.state.value, f"step {status.step:,}", f"{status.rows_trained:,} rows"]
     words += [f"{status.rows_per_s:,.0f} rows/s", *(f"{name} {figure(value)}" for name, value in _scores(status))]
-    words += [f"lag {status.lag_rows:,} rows", f"{status.world_size} workers", status.last_checkpoint]
+    words += [f"lag {status.lag_rows:,} rows", _workers(status), status.last_checkpoint]
     return "  ".join(filter(None, words))
 
 
@@ -114,7 +114,7 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
             f"{status.lag_rows:,}",
             figure(status.loss),
         )
-        table.add_row(job.job_id, state_text(job), *figures, age, job.message or job.reason)
+        table.add_row(job.job_id, state_text(job), *figures, age, Text(job.message or job.reason))
     return table
 
 
@@ -179,7 +179,13 @@ def _scores(status: JobStatus) -> Iterable[tuple[str, float]]:
 
 def _group(job: Job) -> str:
     status = job.status
-    return f"attempt {status.attempt} · generation {status.generation} · {status.world_size} workers" if status.attempt else ""
+    if not status.attempt:
+        return ""
+    return f"attempt {status.attempt} · generation {status.generation} · {_workers(status)}"
+
+
+def _workers(status: JobStatus) -> str:
+    return f"{status.world_size} worker{'' if status.world_size == 1 else 's'}"
 
 
 def _member(member: Member) -> str:

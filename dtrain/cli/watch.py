@@ -51,11 +51,11 @@ class Viewer:
             line({"job": job_value(update.job), "events": update.events}, self._form)
         elif not self._out.is_terminal:
             for event in update.events:
-                self._out.print(event_line(event.happening), markup=False)
+                self._out.print(event_line(event.happening))
             now_s = time.monotonic()
             if update.job.state is not self._state or now_s - self._line_at_s >= _LINE_EVERY_S:
                 self._state, self._line_at_s = update.job.state, now_s
-                self._out.print(plain_line(update.job), markup=False)
+                self._out.print(plain_line(update.job))
 
 
 def follow(client: Client, job_id: str, form: Form) -> Exit:
@@ -82,5 +82,5 @@ def verdict(job: Job | None, form: Form) -> Exit:
         return Exit.OK
     if job is not None and form is Form.TABLE:
         why = f"{job.reason}: {job.message}" if job.reason else job.message
-        console(is_error=True).print(f"{job.job_id} is {job.state.value} {why}".strip(), style="bold red", markup=False)
+        console(is_error=True).print(f"{job.job_id} is {job.state.value} {why}".strip(), style="bold red")
     return Exit.JOB
