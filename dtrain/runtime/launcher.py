@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from dtrain.runtime.coordinator import Coordinator, Orders
 from dtrain.runtime.crew import NAMESPACE
 from dtrain.spec.job import JobSpec
 
-_ANSWER_S = 5.0
+_ANSWER_S = 2.0
 
 
 class RayLauncher:
@@ -44,11 +46,16 @@ class RayLauncher:
 
     def capacity(self) -> Resources:
         """What the cluster has in all."""
-        total = ray.cluster_resources()
+        with _cluster_errors():
+            total = ray.cluster_resources()
         return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 
     def launch(self, record: JobRecord) -> None:
         """The coordinator of (job, incarnation) is there and runs."""
+        with _cluster_errors():
+            self._launch(record)
+
+    def _launch(self, record: JobRecord) -> None:
         spec = JobSpec.from_json(record.spec_json)
         orders = Orders(
             job_id=record.job_id,
@@ -74,7 +81,7 @@ class RayLauncher:
         coordinator.start.remote()
 
     def observe(self, job_id: str, incarnation: int, *, cursor: int) -> Observation:
-        """What that coordinator says; not alive when there is none. One that does not answer in 5 s is alive and silent."""
+        """What that coordinator says; not alive when there is none. One that does not answer in 2 s is alive and silent."""
         try:
             coordinator = ray.get_actor(_coordinator_name(job_id, incarnation), namespace=NAMESPACE)
             observation: Observation = ray.get(coordinator.observe.remote(cursor), timeout=_ANSWER_S)
@@ -96,15 +103,25 @@ class RayLauncher:
 
     def remove(self, job_id: str) -> None:
         """No process and no reservation of the job is left, of any incarnation."""
-        for name in ray.util.list_named_actors():
-            if name.startswith(f"{job_id}/"):
-                try:
-                    ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
-                except ValueError:
-                    continue  # it has ended by itself
-        for identifier, entry in placement_group_table().items():
-            if entry["name"] == _group_name(job_id) and entry["state"] != "REMOVED":
-                remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identifier))))
+        with _cluster_errors():
+            for name in ray.util.list_named_actors():
+                if name.startswith(f"{job_id}/"):
+                    with suppress(ValueError):  # it has ended by itself
+                        ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
+            for identifier, entry in placement_group_table().items():
+                if entry["name"] == _group_name(job_id) and entry["state"] != "REMOVED":
+                    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identifier))))
+
+
+@contextmanager
+def _cluster_errors() -> Iterator[None]:
+    """Ray's own troubles, as ours: they say nothing about a job."""
+    try:
+        yield
+    except (RayError, ConnectionError, RuntimeError) as error:
+        raise UnavailableError(
+            f"the Ray cluster does not answer: {str(error).splitlines()[0][:200]}", fix="see `dtrain up`"
+        ) from error
 
 
 def _coordinator_name(job_id: str, incarnation: int) -> str:
