@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.kafka import Kafka, broker_from_environment
+
+# On a machine with other work an example may take long without anything being wrong.
+settings.register_profile("dtrain", deadline=None)
+settings.load_profile("dtrain")
 
 
 @pytest.fixture(scope="session")

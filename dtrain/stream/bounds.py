@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from dtrain.errors import InputError
@@ -86,5 +86,5 @@ def _at_time(time: datetime, bounds: Mapping[Partition, Bounds], offsets_at: Off
 
 
 def _ms(time: datetime) -> int:
-    """Milliseconds since 1970; a time without a zone is UTC."""
-    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    """Milliseconds since 1970."""
+    return round(time.timestamp() * 1000)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
 from dtrain.stream.broker import Broker, find_broker
@@ -62,13 +64,48 @@ class Kafka:
                 topic,
                 value,
                 partition=partition,
-                key=keys[i] if keys else None,
+                key=keys[i] if keys else b"-" if value is None else None,  # the client wants one of both
                 timestamp_ms=timestamps_ms[i] if timestamps_ms else None,
             )
             for i, value in enumerate(values)
         ]
         self._producer.flush(timeout=30)
         return [future.get(timeout=30).offset for future in sent]
+
+    def produce_aborted(self, topic: str, partition: int, values: Iterable[bytes]) -> None:
+        """Write `values` in a transaction that is then aborted: offsets that nobody reads."""
+        with closing(self.producer(transactional_id=uuid.uuid4().hex)) as producer:
+            producer.init_transactions()
+            producer.begin_transaction()
+            for value in values:
+                producer.send(topic, value, partition=partition)
+            producer.flush(timeout=30)
+            producer.abort_transaction()
+
+    def read(self, topic: str) -> list[Any]:
+        """Everything that `topic` holds now, as kafka-python's records, partition by partition."""
+        options = {"group_id": None, "auto_offset_reset": "earliest", "enable_auto_commit": False}
+        with KafkaConsumer(bootstrap_servers=self.bootstrap, isolation_level="read_committed", **options) as consumer:
+            partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+            consumer.assign(partitions)
+            ends = consumer.end_offsets(partitions)
+            found: list[Any] = []
+            while any(consumer.position(partition) < ends[partition] for partition in partitions):
+                found += [record for records in consumer.poll(timeout_ms=200).values() for record in records]
+        return sorted(found, key=lambda record: (record.partition, record.offset))
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """Delete the records before `offset`."""
+        with self.admin() as admin:
+            admin.delete_records({TopicPartition(topic, partition): offset})
+
+    def recreate(self, topic: str, *, partitions: int = 1) -> None:
+        """Delete `topic` and make another one of its name."""
+        with self.admin() as admin:
+            admin.delete_topics([topic])
+            while topic in admin.list_topics():
+                time.sleep(0.05)
+        self.new_topic(partitions=partitions, name=topic)
 
     def producer(self, **options: Any) -> KafkaProducer:
         """A producer of one's own; the caller closes it."""
