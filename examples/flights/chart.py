@@ -16,7 +16,7 @@ LABEL_GAP = 16
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of points; `tone` is a class of the page's style sheet (live, frozen, plain, calm)."""
+    """A row of points; `tone` is its class in the page's style sheet (live, frozen, plain; faint), `label` may be empty."""
 
     label: str
     points: Sequence[Point]
@@ -71,7 +71,7 @@ class Chart:
             *self._grid(),
             *self._bands(),
             *(self._path(line) for line in shown),
-            *self._labels(shown),
+            *self._labels([line for line in shown if line.label]),
             "</svg>",
         ]
         return "\n".join(parts)

@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dtrain import Client, DtrainError
+from dtrain.job.lifecycle import State
 from examples.flights.data import flights
 from examples.flights.figures import Figures
 from examples.flights.produce import end_offsets
 from examples.flights.proof import prove
 from examples.flights.report import milliseconds, write
 from examples.flights.show import Show
-from examples.flights.stage import ROOT, Stage, cluster, set_up
+from examples.flights.stage import NUM_WORKERS, ROOT, Stage, cluster, set_up
 
 FOLDER = ROOT / "build" / "demo"
 JOB_FILE = "examples/flights/job.yaml"
@@ -56,7 +57,7 @@ def play(stage: Stage, *, console: Console, began_s: float) -> Figures:
 
 def train(show: Show, stage: Stage, stack: ExitStack) -> None:
     """From the first row to the end of the stream, a kill and a pause on the way. Every wait is for something seen."""
-    show.until(lambda job: job.state == "RUNNING", what="the job runs")
+    show.until(lambda job: job.status.world_size == NUM_WORKERS, what=f"{NUM_WORKERS} workers that wait for rows")
     options = ("--bootstrap", stage.bootstrap, "--topic", stage.topic, "--rate", str(RATE))
     show.producer = stack.enter_context(stage.command("examples.flights.produce", *options))
     show.tell(f"the producer begins: {RATE:,} flights a second, in the order of their schedule")
@@ -64,8 +65,8 @@ def train(show: Show, stage: Stage, stack: ExitStack) -> None:
     kill_a_trainer(show)
     show.until(lambda job: job.status.step >= SUSPEND_AT_STEP, what=f"step {SUSPEND_AT_STEP}")
     pause(show)
-    show.until(lambda job: job.state == "SUCCEEDED", what="the end of the stream")
-    show.mark("end", f"the end of the stream: {show.job.status.rows_trained:,} rows in {show.job.status.step} steps")
+    show.until(lambda job: job.state is State.SUCCEEDED, what="the end of the stream")
+    show.mark("finished", f"the end of the stream: {show.job.status.rows_trained:,} rows in {show.job.status.step} steps")
 
 
 def kill_a_trainer(show: Show) -> None:
@@ -78,22 +79,24 @@ def kill_a_trainer(show: Show) -> None:
         lambda job: job.status.num_recoveries > before.num_recoveries and job.status.step > before.step,
         what="training goes on after the kill",
     )
-    after = show.job.status
-    lasted = milliseconds(after.last_recovery_s)
-    show.mark("recovered", f"training goes on, seen at step {after.step}: {lasted} from noticing the loss to the next step")
+    show.recovery_s = show.job.status.last_recovery_s  # a resumed job counts anew
+    lasted = milliseconds(show.recovery_s)
+    show.mark(
+        "recovered", f"training goes on, seen at step {show.job.status.step}: {lasted} from noticing the loss to the next step"
+    )
 
 
 def pause(show: Show) -> None:
     """Suspend, let rows come while nobody trains, and resume."""
     show.client.suspend(show.job.job_id)
     show.mark("suspend", f"at step {show.job.status.step}: dtrain suspend")
-    show.until(lambda job: job.state == "SUSPENDED", what="SUSPENDED")
+    show.until(lambda job: job.state is State.SUSPENDED, what="SUSPENDED")
     step, produced = show.job.status.step, show.produced
     show.mark("suspended", f"suspended after step {step}; no worker is left, and the flights go on coming")
     show.until(lambda _: show.produced >= produced + ROWS_MEANWHILE, what="rows come while nobody trains")
     show.client.resume(show.job.job_id)
     show.mark("resume", f"dtrain resume: {show.produced - produced:,} flights have come meanwhile")
-    show.until(lambda job: job.state == "RUNNING" and job.status.step > step, what="training goes on after the pause")
+    show.until(lambda job: job.state is State.RUNNING and job.status.step > step, what="training goes on after the pause")
     show.mark("resumed", f"training goes on, seen at step {show.job.status.step}, in attempt {show.job.status.attempt}")
 
 

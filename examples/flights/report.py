@@ -13,7 +13,7 @@ from pathlib import Path
 
 from examples.flights.chart import Axis, Band, Chart, Line
 from examples.flights.figures import Figures
-from examples.flights.timeline import Point, Timeline
+from examples.flights.timeline import Point, Sample, Timeline
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WARM_ROWS = 10_000
@@ -26,7 +26,7 @@ TITLES = {
     "suspended": "suspended",
     "resume": "resume asked for",
     "resumed": "training again",
-    "end": "end of the stream",
+    "finished": "end of the stream",
 }
 """Kinds of marks that are scenes of the demo → how the page calls them."""
 
@@ -39,13 +39,13 @@ def render(figures: Figures, timeline: Timeline) -> str:
         _section(
             "Does it learn?",
             "Each flight is scored <em>before</em> it is trained on, so this is how well the model did on flights it had never "
-            "seen. AUROC is the chance that a late flight was ranked above one in time; each point is the mean over the last "
-            f"{WARM_ROWS:,} flights. The frozen model is the same model, stopped after January.",
+            "seen. AUROC is the chance that a late flight was ranked above one in time. Strong lines: all flights so far. Faint lines: "
+            f"the last {WARM_ROWS:,}. The frozen model is the same model, stopped after January.",
             _score_chart(figures, timeline),
         ),
         _section(
             "What a flight costs",
-            "Log loss over the same flights; lower is better. The dotted line is the best constant, which can only be known "
+            "Log loss over the same flights; lower is better. The dashed line is the best constant, which can only be known "
             f"afterwards: “{figures.late_share:.1%} are late”.",
             _loss_chart(figures, timeline),
         ),
@@ -123,39 +123,39 @@ def _section(title: str, text: str, chart: Chart) -> str:
 
 
 def _score_chart(figures: Figures, timeline: Timeline) -> Chart:
-    live = [(float(s.trained), s.auroc) for s in timeline.samples if s.auroc is not None and s.trained >= WARM_ROWS]
-    frozen = [(float(s.trained), s.auroc) for s in timeline.frozen if s.trained >= WARM_ROWS]
-    constant = [(0.0, figures.auroc_constant), (float(figures.produced), figures.auroc_constant)]
     lines = [
-        Line(f"online {figures.auroc:.3f}", live, "live"),
-        Line(f"frozen {figures.auroc_frozen:.3f}", frozen, "frozen"),
-        Line(f"constant {figures.auroc_constant:.1f}", constant, "plain", is_dashed=True),
+        *_scores(timeline.history(), "auroc", f"online {figures.auroc:.3f}", "live"),
+        *_scores(timeline.frozen, "auroc", f"frozen {figures.auroc_frozen:.3f}", "frozen"),
+        _level(figures, f"constant {figures.auroc_constant:.1f}", figures.auroc_constant),
     ]
-    y = Axis.fitting(*_extent(lines, low=0.48), title="AUROC")
-    return Chart(
-        lines,
-        _year(figures),
-        y,
-        "AUROC over the year: the online model above the frozen one and the constant",
-        _scenes(timeline, by_rows=True),
-    )
+    y = Axis.fitting(*_extent(lines), title="AUROC")
+    describes = "AUROC over the year: the online model, the frozen model, and a constant"
+    return Chart(lines, _year(figures), y, describes, _scenes(timeline, by_rows=True))
 
 
 def _loss_chart(figures: Figures, timeline: Timeline) -> Chart:
-    live = [(float(s.trained), s.loss) for s in timeline.samples if s.loss is not None and s.trained >= WARM_ROWS]
-    frozen = [(float(s.trained), s.loss) for s in timeline.frozen if s.trained >= WARM_ROWS]
     lines = [
-        Line(f"online {figures.loss:.3f}", live, "live"),
-        Line(f"frozen {figures.loss_frozen:.3f}", frozen, "frozen"),
-        Line(
-            f"constant {figures.loss_constant:.3f}",
-            [(0.0, figures.loss_constant), (float(figures.produced), figures.loss_constant)],
-            "plain",
-            is_dashed=True,
-        ),
+        *_scores(timeline.history(), "loss", f"online {figures.loss:.3f}", "live"),
+        *_scores(timeline.frozen, "loss", f"frozen {figures.loss_frozen:.3f}", "frozen"),
+        _level(figures, f"constant {figures.loss_constant:.3f}", figures.loss_constant),
     ]
     y = Axis.fitting(*_extent(lines), title="log loss")
     return Chart(lines, _year(figures), y, "Log loss over the year", _scenes(timeline, by_rows=True))
+
+
+def _scores(samples: Iterable[Sample], name: str, label: str, tone: str) -> list[Line]:
+    """A model's score so far, labelled, on top of its score over the window."""
+    warm = [sample for sample in samples if sample.trained >= WARM_ROWS]
+    window, total = ([(float(s.trained), getattr(s, field)) for s in warm] for field in (name, f"total_{name}"))
+    return [
+        Line("", [point for point in window if point[1] is not None], f"{tone} faint"),
+        Line(label, [point for point in total if point[1] is not None], tone),
+    ]
+
+
+def _level(figures: Figures, label: str, value: float) -> Line:
+    """A score that is the same all the time."""
+    return Line(label, [(0.0, value), (float(figures.produced), value)], "plain", is_dashed=True)
 
 
 def _rate_chart(timeline: Timeline) -> Chart:
@@ -202,11 +202,10 @@ def _clock(timeline: Timeline) -> Axis:
     return Axis(start, max(end, start + 1), "seconds since the first flight was produced", ticks)
 
 
-def _extent(lines: Iterable[Line], *, low: float | None = None) -> Point:
-    """The lowest and the highest value that is drawn, and `low` if that is lower."""
+def _extent(lines: Iterable[Line]) -> Point:
+    """The lowest and the highest value that is drawn."""
     values = [value for line in lines for _, value in line.points]
-    lows = [*values, low] if low is not None else values
-    return min(lows), max(values)
+    return min(values), max(values)
 
 
 def _story(timeline: Timeline) -> str:

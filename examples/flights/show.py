@@ -11,9 +11,10 @@ from contextlib import suppress
 from rich.console import Console
 
 from dtrain import Client
+from dtrain.job.lifecycle import State
 from dtrain.job.view import Job, Update
 from examples.flights.stage import Command
-from examples.flights.timeline import Mark, Sample, Timeline
+from examples.flights.timeline import Mark, Timeline, sample
 
 LOOK_S = 0.25
 SAY_S = 3.0
@@ -34,6 +35,7 @@ class Show:
         self.job: Job = client.get(job_id)
         self.timeline = Timeline()
         self.producer: Command | None = None
+        self.recovery_s: float | None = None
         self._console = console
         self._began_s = began_s
         self._said_s = 0.0
@@ -53,7 +55,7 @@ class Show:
         """
         deadline_s = time.monotonic() + timeout_s
         while not is_so(self.job):
-            if self.job.state in {"FAILED", "BLOCKED", "CANCELLED"}:
+            if self.job.state in {State.FAILED, State.BLOCKED, State.CANCELLED}:
                 raise SystemExit(f"the job is {self.job.state} ({self.job.reason}): {self.job.message}")
             if time.monotonic() > deadline_s:
                 raise SystemExit(
@@ -90,30 +92,21 @@ class Show:
                     Mark(self._now_s() - age_s, found.job.status.rows_trained, happening.kind, happening.message)
                 )
                 self.tell(f"         [dim]{happening.kind}: {happening.message}[/dim]")
-        status = self.job.status
-        self.timeline.samples.append(
-            Sample(
-                self._now_s(),
-                self.job.state,
-                self.produced,
-                status.rows_trained,
-                status.world_size,
-                status.loss,
-                status.scores.get("auroc"),
-            )
-        )
+        at_s = self._now_s()
+        self.timeline.samples.append(sample(self.job.status, at_s=at_s, state=self.job.state, produced=self.produced))
         if time.monotonic() - self._said_s > SAY_S:
             self._said_s = time.monotonic()
             self._say_progress()
 
     def _say_progress(self) -> None:
-        status = self.job.status
+        status, state = self.job.status, self.job.state
+        waiting = f"{max(0, self.produced - status.rows_trained):>7,} waiting"
+        if state is not State.RUNNING:
+            self.tell(f"{state:<10} {waiting}" if self.produced else f"{state:<10}")
+            return
         score = f"AUROC {status.scores['auroc']:.3f}" if "auroc" in status.scores else "no score yet"
-        waiting = max(0, self.produced - status.rows_trained)
-        self.tell(
-            f"{self.job.state:<10} step {status.step:>4}   {status.rows_trained:>7,} rows   {status.rows_per_s:>6,.0f} rows/s   "
-            f"{score}   {waiting:>6,} waiting   {status.world_size} workers"
-        )
+        progress = f"step {status.step:>4}   {status.rows_trained:>7,} rows   {status.rows_per_s:>6,.0f} rows/s"
+        self.tell(f"{state:<10} {waiting}   {progress}   {score}   workers: {status.world_size}")
 
     def _follow(self) -> None:
         try:

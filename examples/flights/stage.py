@@ -21,6 +21,8 @@ from dtrain.stream.broker import find_broker
 from examples.flights.produce import NUM_PARTITIONS
 
 ROOT = Path(__file__).parents[2]
+NUM_WORKERS = 2
+"""That the job file asks for: Ray is told of so many CPUs at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def set_up(folder: Path) -> Iterator[Stage]:
 def cluster(stage: Stage) -> Iterator[None]:
     """dtrain is up in the stage's home: Ray's head and the control plane; both are down after the block."""
     try:
-        stage.dtrain("up")
+        stage.dtrain("up", "--cpus", str(max(NUM_WORKERS, os.cpu_count() or 1)))
         yield
     finally:
         stage.dtrain("down")

@@ -7,12 +7,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from dtrain.job.status import JobStatus
+
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the job and at the producer. `at_s` counts from the beginning of the demo."""
+    """One look at the job and at the producer.
+
+    Args:
+        at_s: seconds from the beginning of the demo.
+        state: the job's.
+        produced: rows that the broker had acknowledged.
+        trained: rows in the weights.
+        world_size: workers.
+        loss, auroc: over the last window of rows.
+        total_loss, total_auroc: over all rows so far.
+    """
 
     at_s: float
     state: str
@@ -21,6 +33,23 @@ class Sample:
     world_size: int
     loss: float | None = None
     auroc: float | None = None
+    total_loss: float | None = None
+    total_auroc: float | None = None
+
+
+def sample(status: JobStatus, *, at_s: float, state: str, produced: int) -> Sample:
+    """A job's status as a sample."""
+    return Sample(
+        at_s=at_s,
+        state=state,
+        produced=produced,
+        trained=status.rows_trained,
+        world_size=status.world_size,
+        loss=status.loss,
+        auroc=status.scores.get("auroc"),
+        total_loss=status.total_loss,
+        total_auroc=status.total_scores.get("auroc"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +62,13 @@ class Mark:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A score of the frozen model, over the rows of a window that ends at `trained`."""
-
-    trained: int
-    auroc: float
-    loss: float
-
-
 @dataclass
 class Timeline:
-    """Samples, marks and the frozen model's scores, each in the order in which they came."""
+    """Samples, marks, and samples of the frozen model, each in the order in which they came."""
 
     samples: list[Sample] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    frozen: list[Score] = field(default_factory=list)
+    frozen: list[Sample] = field(default_factory=list)
 
     def of(self, kind: str) -> Mark | None:
         """The first mark of this kind."""
@@ -58,6 +78,15 @@ class Timeline:
         """The marks between which something lasted, if both were seen."""
         start, end = self.of(first), self.of(last)
         return (start, end) if start and end else None
+
+    def history(self) -> list[Sample]:
+        """The samples whose steps are in the final weights: when a job goes back to a checkpoint, what came after it never was."""
+        kept: list[Sample] = []
+        for sample in self.samples:
+            while kept and kept[-1].trained > sample.trained:
+                kept.pop()
+            kept.append(sample)
+        return kept
 
     def rates(self, *, window_s: float = 1.5) -> tuple[list[Point], list[Point]]:
         """Rows a second, (second, rate): trained, and produced; each over the `window_s` before.
@@ -79,7 +108,7 @@ class Timeline:
         return cls(
             samples=[Sample(**item) for item in kept["samples"]],
             marks=[Mark(**item) for item in kept["marks"]],
-            frozen=[Score(**item) for item in kept["frozen"]],
+            frozen=[Sample(**item) for item in kept["frozen"]],
         )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from examples.flights.chart import Axis
 from examples.flights.figures import Check, Figures
 from examples.flights.report import render, write
-from examples.flights.timeline import Mark, Sample, Score, Timeline
+from examples.flights.timeline import Mark, Sample, Timeline
 
 FIGURES = Figures(
     produced=40_000, trained=40_000, lost=0, doubled=0, auroc=0.64, auroc_constant=0.5, auroc_frozen=0.58, recovery_s=0.31, replay="equal",
@@ -20,14 +20,14 @@ FIGURES = Figures(
     checks=[Check("All there", "counted", "0 lost", holds=True)], setting={"torch": "2.13"},
 )  # fmt: skip
 RUN = Timeline(
-    samples=[Sample(n / 2, "RUNNING", n * 500, n * 400, 2, 0.6 - n / 1000, 0.5 + n / 500) for n in range(81)],
+    samples=[Sample(n / 2, "RUNNING", n * 500, n * 400, 2, 0.6 - n / 1000, 0.5 + n / 500, 0.6, 0.55) for n in range(81)],
     marks=[
         Mark(5, 4000, "kill", "pid 7"),
         Mark(5.5, 4000, "recovered", "step 9 <&>"),
         Mark(9, 7000, "suspend", ""),
         Mark(12, 7000, "resumed", ""),
     ],
-    frozen=[Score(20_000, 0.58, 0.57), Score(40_000, 0.57, 0.58)],
+    frozen=[Sample(0, "", 0, 20_000, 1, 0.57, 0.58, 0.57, 0.58), Sample(0, "", 0, 40_000, 1, 0.58, 0.57, 0.58, 0.57)],
 )
 
 
@@ -73,6 +73,11 @@ def test_report_drawn_again_from_its_files_is_the_same(tmp_path: Path) -> None:
     page = write(tmp_path, FIGURES, RUN).read_text()
     again = render(Figures.load(tmp_path / "report.json"), Timeline.load(tmp_path / "timeline.json"))
     assert again == page
+
+
+def test_history_forgets_steps_that_a_return_to_a_checkpoint_undid() -> None:
+    seen = Timeline([Sample(n, "RUNNING", 0, trained, 2) for n, trained in enumerate([0, 10, 20, 30, 10, 15, 25])])
+    assert [sample.trained for sample in seen.history()] == [0, 10, 10, 15, 25]
 
 
 def test_rate_of_a_steady_stream_is_its_rate_and_of_a_stall_is_zero() -> None:
