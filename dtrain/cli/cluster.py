@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from dtrain.cli.processes import Recorded, Register, last_words, start
 from dtrain.cli.ray_head import answers, forget_ray, ray_environment, ray_token, start_ray
+from dtrain.client.client import Client
 from dtrain.errors import DtrainError, StorageError, UnavailableError
 from dtrain.rpc.connection import FILE, Connection
 
@@ -156,11 +154,11 @@ class Cluster:
             return None
         if connection.pid != pid:
             return None
-        with grpc.insecure_channel(connection.address, options=(("grpc.enable_http_proxy", 0),)) as channel:
-            try:
-                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-            except grpc.RpcError:
-                return None
+        try:
+            with Client(connection.address, token=connection.token(), timeout_s=5) as client:
+                client.server_info()
+        except DtrainError:
+            return None
         return connection
 
     def _await(

@@ -1,4 +1,4 @@
-"""The exit codes of every command, documented in docs/cli.md."""
+"""The exit codes of every command; `dtrain --help` lists them."""
 
 from __future__ import annotations
 

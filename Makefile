@@ -1,0 +1,39 @@
+# Everything is done inside this folder: see deploy/setup.sh.
+SHELL := bash
+PYTHON := .venv/bin/python
+BUF := npx --yes @bufbuild/buf@1.75.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench proto
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: ## install everything that the others need (they do it themselves)
+	@deploy/setup.sh
+
+demo: setup ## a year of real flights, live, a worker killed, a suspend, and the proof (3 minutes)
+	@$(PYTHON) -m examples.flights.demo
+
+test: setup ## all tests, on real Kafka, Ray and gRPC (10 minutes); some: make test ARGS="tests/unit -x"
+	$(PYTHON) -m pytest $(ARGS)
+
+lint: ## style, types, imports, protos
+	@deploy/setup.sh python
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest tests/architecture
+	@if $(BUF) --version >/dev/null 2>&1; then echo "$(BUF) lint protos" && $(BUF) lint protos; else echo "buf lint: left out (npx cannot get it)"; fi
+
+format: ## what of the style can be done by itself
+	@deploy/setup.sh python
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench: setup ## benchmarks beside their peers; one: make bench ID=P1
+	$(PYTHON) -m benchmarks.run $(ID)
+
+proto: ## dtrain/rpc/v1 from protos/
+	@deploy/setup.sh python
+	$(PYTHON) -m scripts.generate_protos

@@ -1,0 +1,55 @@
+"""`python -m deploy.kafka.fetch FOLDER`: what a broker of our own needs is on this machine, or the fix is named."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from dtrain.errors import DtrainError, UnavailableError
+from dtrain.stream.broker import DOCKER_IMAGE, resolve_jars, resolved
+
+JAVA = 17
+
+
+def main(cache: Path) -> None:
+    """Jars in `cache` where there is Java, or else an image in Docker."""
+    version = java_version()
+    if version >= JAVA and (resolved(cache).is_dir() or shutil.which("mvn")):
+        if not resolved(cache).is_dir():
+            say(f"fetching Kafka's jars with Maven into {cache}")
+        resolve_jars(cache)
+    elif shutil.which("docker"):
+        if run("docker", "image", "inspect", DOCKER_IMAGE).returncode:
+            say(f"fetching the image {DOCKER_IMAGE}")
+            if run("docker", "pull", "--quiet", DOCKER_IMAGE).returncode:
+                raise UnavailableError("Docker cannot fetch the image", fix="start Docker, or install Java 17 and Maven")
+    else:
+        found = f"Java {version} without Maven" if version >= JAVA else f"Java {version}" if version else "no Java"
+        fix = "install both (Debian: apt-get install openjdk-17-jre-headless maven), or Docker, or set KAFKA_BOOTSTRAP=host:port"
+        raise UnavailableError(f"a broker needs Java {JAVA} or later and Maven; here is {found}", fix=fix)
+
+
+def java_version() -> int:
+    """The feature version of `java`; 0 when there is none."""
+    if shutil.which("java") is None:
+        return 0
+    found = re.search(r'version "(?:1\.)?(\d+)', run("java", "-version").stderr)
+    return int(found[1]) if found else 0
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def say(words: str) -> None:
+    sys.stderr.write(f"setup: {words}\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except DtrainError as error:
+        sys.exit(f"setup: {error.reason}\n  {error.fix}")
