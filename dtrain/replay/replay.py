@@ -15,12 +15,13 @@ import torch
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.data.schema import Schema
-from dtrain.errors import DriftError, InputError
+from dtrain.errors import DriftError, InputError, NotFoundError
 from dtrain.rank import Rank
 from dtrain.replay.audit import Audit, audit
 from dtrain.snapshot import encode_state, read_state
 from dtrain.spec.job import JobSpec
 from dtrain.steplog.entries import Entry, StepKind
+from dtrain.steplog.fences import ManifestRef
 from dtrain.stream.source import Source
 from dtrain.train.collective import InlineCollective
 from dtrain.train.state import State
@@ -109,8 +110,8 @@ def replay(
     rank.join(InlineCollective())
     rank.load(blob=first.blob, progress=first.progress)
     runner = _Runner(store, source, rank, Schema(last.schema), first, last, on_progress)
-    differences = [runner.go_to(stop) for stop in stops[1:]]
-    different = [text for text, _ in differences if text]
+    compared = [stop for stop in stops[1:] if runner.go_to(stop)]
+    different = [text for text, _ in runner.differences if text]
     return Verdict(
         start=first.name,
         to=last.name,
@@ -118,9 +119,9 @@ def replay(
         is_equal=not different,
         steps=last.progress.step - first.progress.step,
         rows=last.progress.rows_trained - first.progress.rows_trained,
-        difference=max((value for _, value in differences), default=0.0),
+        difference=max((value for _, value in runner.differences), default=0.0),
         first_difference=different[0] if different else "",
-        longest_window=max((b.progress.step - a.progress.step for a, b in pairwise(stops)), default=0),
+        longest_window=max((b.progress.step - a.progress.step for a, b in pairwise([first, *compared])), default=0),
         seconds=time.monotonic() - began_s,
         audit=audit(
             store,
@@ -153,19 +154,30 @@ class _Runner:
         self._first_step = first.progress.step
         self._num_steps = last.progress.step - first.progress.step
         self._on_progress = on_progress
+        self._last = last
+        self._last_state = read_state(store, blob=last.blob, progress=last.progress)
+        self.differences: list[tuple[str, float]] = []
+        """By checkpoint: where it differs ('' for nowhere), and by how much."""
 
-    def go_to(self, stop: Manifest) -> tuple[str, float]:
-        """Train up to `stop` and compare there; where it differs ('' for nowhere), and by how much."""
+    def go_to(self, stop: Manifest) -> bool:
+        """Train up to `stop` and compare there; False if a running job has deleted that checkpoint meanwhile."""
         wanted = stop.progress.plan_number - self._rank.replica.progress.plan_number
         for entries in _chunks(islice(self._entries, wanted), _STEPS_AT_A_TIME):
             self._train(entries)
             self._on_progress("replay", self._rank.replica.progress.step - self._first_step, self._num_steps)
-        here = self._rank.replica.state()
-        there = read_state(self._store, blob=stop.blob, progress=stop.progress)
-        found = _compare(here, there, stop, is_exact=self._rank.replica.is_exact)
-        if not self._rank.replica.is_exact:
-            self._rank.replica.adopt(there)  # rounding grows: each window begins with the job's own weights
-        return found
+        try:
+            there = (
+                self._last_state
+                if stop.ref == self._last.ref
+                else read_state(self._store, blob=stop.blob, progress=stop.progress)
+            )
+        except NotFoundError:
+            return False
+        replica = self._rank.replica
+        self.differences.append(_compare(replica.state(), there, stop, is_exact=replica.is_exact))
+        if not replica.is_exact:
+            replica.adopt(there)  # rounding grows: each window begins with the job's own weights
+        return True
 
     def _train(self, entries: Sequence[Entry]) -> None:
         ranges = [item for entry in entries if entry.kind is StepKind.DATA for item in entry.ranges]
@@ -184,12 +196,20 @@ class _Runner:
 def _stops(store: CheckpointStore, *, start: str | None, to: str | None) -> list[Manifest]:
     """The checkpoints from `start` to `to`, oldest first."""
     last = store.find(to)
-    history = [store.read_manifest(ref) for ref in store.history()]
+    history = [manifest for ref in store.history() if (manifest := _still(store, ref)) is not None]
     first = store.find(start) if start is not None else history[0]
     if first.ref.plan_number > last.ref.plan_number:
         raise InputError(f"checkpoint {first.name} is later than {last.name}", fix="swap them")
     between = [m for m in history if first.ref.plan_number < m.ref.plan_number < last.ref.plan_number]
     return [first, *between, last] if first.ref != last.ref else [first]
+
+
+def _still(store: CheckpointStore, ref: ManifestRef) -> Manifest | None:
+    """The manifest, unless a running job has deleted it meanwhile."""
+    try:
+        return store.read_manifest(ref)
+    except NotFoundError:
+        return None
 
 
 def _beginning(store: CheckpointStore) -> Any:

@@ -63,6 +63,7 @@ class Tracker:
         """Replicas went back, or on, to `progress` without training."""
         self._progress = progress
         self._rates.clear()
+        self._rates.append((self.clock.monotonic_s(), progress.rows_trained))
 
     def report(self, report: TrainReport) -> None:
         """Replicas have trained on."""
@@ -70,7 +71,7 @@ class Tracker:
         self._progress = report.progress
         now_s = self.clock.monotonic_s()
         self._rates.append((now_s, report.progress.rows_trained))
-        while self._rates[0][0] < now_s - _RATE_WINDOW_S:
+        while len(self._rates) > 2 and self._rates[0][0] < now_s - _RATE_WINDOW_S:
             self._rates.popleft()
 
     @property
