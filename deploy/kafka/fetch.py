@@ -41,10 +41,12 @@ def java_version() -> int:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """The command, come to its end."""
     return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
 def say(words: str) -> None:
+    """Tell whoever runs this."""
     sys.stderr.write(f"setup: {words}\n")
 
 
