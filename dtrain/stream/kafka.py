@@ -49,6 +49,15 @@ _CONSUMER = _CLIENT | {
     "max_poll_records": 8192,
     "metrics_enabled": False,
 }
+_PRODUCER = _CLIENT | {
+    "acks": "all",
+    "linger_ms": 5,
+    "max_block_ms": REQUEST_MS,
+    "delivery_timeout_ms": 2 * REQUEST_MS,
+    "max_request_size": 64 << 20,
+    "allow_auto_create_topics": False,
+    "metrics_enabled": False,
+}
 
 Answer = TypeVar("Answer")
 
@@ -108,11 +117,11 @@ class KafkaLog:
             return KafkaTail(*self._new_consumer(), offsets, bootstrap=self._spec.bootstrap, clock=self._clock)
 
     def send(self, letters: Sequence[Letter], *, to_topic: str) -> None:
-        """See `Log.send`. A topic that is missing is made, where the broker makes topics by itself."""
+        """See `Log.send`. A topic that is missing is made, with the broker's defaults."""
+        self._retried(lambda: self._ensure(to_topic))
         with mapped_errors(self._spec.bootstrap):
             if self._producer is None:
-                limits = {"max_block_ms": REQUEST_MS, "delivery_timeout_ms": 2 * REQUEST_MS, "max_request_size": 64 << 20}
-                self._producer = KafkaProducer(bootstrap_servers=self._servers, acks="all", linger_ms=5, **(_CLIENT | limits))
+                self._producer = KafkaProducer(bootstrap_servers=self._servers, **_PRODUCER)
             sent = [
                 self._producer.send(to_topic, letter.value, key=letter.key, headers=list(letter.headers)) for letter in letters
             ]
@@ -142,6 +151,16 @@ class KafkaLog:
         (found,) = self._connected_admin().describe_topics([self._spec.topic])
         _raise(kafka.errors.for_code(found["error_code"]), self._spec.topic)
         return dict(found)
+
+    def _ensure(self, topic: str) -> None:
+        """`topic` is there."""
+        admin = self._connected_admin()
+        (found,) = admin.describe_topics([topic])
+        if found["error_code"] == kafka.errors.UnknownTopicOrPartitionError.errno:
+            with contextlib.suppress(kafka.errors.TopicAlreadyExistsError):
+                admin.create_topics({topic: {}}, wait_for_metadata=True)
+        else:
+            _raise(kafka.errors.for_code(found["error_code"]), topic)
 
     def _retried(self, ask: Callable[[], Answer]) -> Answer:
         """What `ask` answers; asked again while the broker says that it is not ready yet."""

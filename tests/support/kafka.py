@@ -109,7 +109,9 @@ class Kafka:
 
     def producer(self, **options: Any) -> KafkaProducer:
         """A producer of one's own; the caller closes it."""
-        return KafkaProducer(bootstrap_servers=self.bootstrap, **({"acks": "all", "linger_ms": 1} | options))
+        return KafkaProducer(
+            bootstrap_servers=self.bootstrap, **({"acks": "all", "linger_ms": 1, "reconnect_backoff_max_ms": 500} | options)
+        )
 
     def admin(self) -> KafkaAdminClient:
         """An admin client; a context manager."""
@@ -118,3 +120,4 @@ class Kafka:
     def close(self) -> None:
         if self._producer is not None:
             self._producer.close(timeout=2)
+            self._producer = None

@@ -1,0 +1,180 @@
+"""What only a real Kafka does: transactions, restarts, brokers that are not there, topics that vanish."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtrain.data.schema import Schema
+from dtrain.errors import DataLossError, NotFoundError, UnavailableError
+from dtrain.spec.job import SourceSpec
+from dtrain.steplog.positions import Partition, Position
+from dtrain.steplog.ranges import Reject, RowRange
+from dtrain.stream.broker import Broker, resolve_jars, resolved
+from dtrain.stream.kafka import KafkaSource
+from dtrain.stream.source import Feed
+from tests.support.kafka import REPOSITORY, Kafka
+from tests.support.messages import json_object
+
+SCHEMA = Schema({"y": "int64"})
+CACHE = REPOSITORY / "build" / "kafka"
+
+
+@pytest.fixture
+def own() -> Iterator[Any]:
+    """Makes sources, and closes them."""
+    sources: list[KafkaSource] = []
+
+    def make(topic: str, *, bootstrap: str, **fields: Any) -> KafkaSource:
+        values = {"topic": topic, "bootstrap": bootstrap, "format": "json", "start": "earliest", "end": "latest"}
+        sources.append(KafkaSource(SourceSpec.model_validate(values | fields)))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()
+
+
+def read(feed: Feed, *, until: int, timeout_s: float = 60) -> list[int]:
+    """The rows of one partition that come until there are `until`."""
+    rows: list[int] = []
+    deadline = time.monotonic() + timeout_s
+    while len(rows) < until and time.monotonic() < deadline:
+        rows += [y for block in feed.poll(max_wait_s=0.2) for y in block.batch["y"].to_pylist()]
+    return rows
+
+
+def numbers(first: int, last: int) -> list[bytes]:
+    return [json_object(y=y) for y in range(first, last)]
+
+
+def test_open_transaction_holds_back_the_end_and_its_rows(kafka: Kafka, own: Any) -> None:
+    topic = kafka.new_topic()
+    kafka.produce(topic, 0, numbers(0, 2))
+    committed = own(topic, bootstrap=kafka.bootstrap)
+    uncommitted = own(topic, bootstrap=kafka.bootstrap, isolation="read_uncommitted")
+    partition = Partition(topic, 0)
+    with closing(kafka.producer(transactional_id=uuid.uuid4().hex)) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(topic, json_object(y=2), partition=0)
+        producer.flush()
+        kafka.produce(topic, 0, numbers(3, 4))
+        assert committed.resolve_end() == {partition: Position(2)}
+        assert uncommitted.resolve_end() == {partition: Position(4)}
+        with closing(committed.follow(committed.resolve_start(), schema=SCHEMA, ends=None)) as feed:
+            assert read(feed, until=3, timeout_s=1) == [0, 1]
+            assert feed.end_offsets() == {partition: 2}
+            producer.commit_transaction()
+            assert read(feed, until=2) == [2, 3]
+
+
+def test_aborted_rows_come_only_uncommitted(kafka: Kafka, own: Any) -> None:
+    topic = kafka.new_topic()
+    kafka.produce(topic, 0, numbers(0, 1))
+    kafka.produce_aborted(topic, 0, numbers(1, 2))
+    kafka.produce(topic, 0, numbers(2, 3))
+    for isolation, expected in (("read_committed", [0, 2]), ("read_uncommitted", [0, 1, 2])):
+        source = own(topic, bootstrap=kafka.bootstrap, isolation=isolation)
+        with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=source.resolve_end())) as feed:
+            assert read(feed, until=len(expected)) == expected
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lz4", "zstd"])
+def test_compressed_batches_are_read_from_their_middle(kafka: Kafka, own: Any, compression: str) -> None:
+    topic = kafka.new_topic()
+    with closing(kafka.producer(compression_type=compression, linger_ms=50)) as producer:
+        for value in numbers(0, 100):
+            producer.send(topic, value, partition=0)
+        producer.flush()
+    source = own(topic, bootstrap=kafka.bootstrap)
+    with closing(source.follow({Partition(topic, 0): Position(37)}, schema=SCHEMA, ends=source.resolve_end())) as feed:
+        assert read(feed, until=63) == list(range(37, 100))
+
+
+def test_deleted_topic_stops_its_feed_and_is_not_made_anew(kafka: Kafka, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtrain.stream.feed.GONE_S", 1.0)
+    topic = kafka.new_topic()
+    source = own(topic, bootstrap=kafka.bootstrap)
+    with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed, kafka.admin() as admin:
+        admin.delete_topics([topic])
+        with pytest.raises((NotFoundError, DataLossError), match=topic):
+            read(feed, until=1, timeout_s=20)
+        assert topic not in admin.list_topics()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:9092"])
+def test_unreachable_broker_is_named_within_ten_seconds(own: Any, address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(UnavailableError, match=f"no Kafka answers at {address}.*source.bootstrap"):
+        own("t", bootstrap=address).identify()
+    assert time.monotonic() - began < 10
+
+
+def test_server_that_is_no_kafka_is_named_within_ten_seconds(own: Any) -> None:
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(UnavailableError, match=f"no Kafka answers at 127.0.0.1:{server.server_port}"):
+        own("t", bootstrap=f"127.0.0.1:{server.server_port}").resolve_start()
+    assert time.monotonic() - began < 10
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_restart_of_the_broker_loses_and_doubles_nothing(tmp_path: Path, own: Any, how: str) -> None:
+    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE)) as broker:
+        kafka = Kafka(broker)
+        topic = kafka.new_topic()
+        kafka.produce(topic, 0, numbers(0, 100))
+        source = own(topic, bootstrap=broker.bootstrap)
+        with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
+            rows = read(feed, until=100)
+            getattr(broker, how)()
+            assert read(feed, until=1, timeout_s=1.5) == []
+            broker.restart()
+            kafka.produce(topic, 0, numbers(100, 200))
+            rows += read(feed, until=100)
+        kafka.close()
+        assert rows == list(range(200))
+
+
+@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
+def test_broker_that_stays_away_is_said_by_the_feed(tmp_path: Path, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtrain.stream.kafka.PATIENCE_S", 2.0)
+    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE)) as broker:
+        kafka = Kafka(broker)
+        topic = kafka.new_topic()
+        source = own(topic, bootstrap=broker.bootstrap)
+        with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
+            read(feed, until=1, timeout_s=0.5)
+            kafka.close()
+            broker.kill()
+            with pytest.raises(UnavailableError, match=broker.bootstrap):
+                read(feed, until=1, timeout_s=30)
+
+
+@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
+def test_dead_letters_to_a_broker_that_makes_no_topics_make_theirs(tmp_path: Path, own: Any) -> None:
+    settings = {"auto.create.topics.enable": "false"}
+    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE), settings=settings) as broker:
+        kafka = Kafka(broker)
+        topic = kafka.new_topic()
+        kafka.produce(topic, 0, [b"bad"])
+        source = own(topic, bootstrap=broker.bootstrap)
+        reject = RowRange(Partition(topic, 0), Position(0), Position(1), 0, rejects=(Reject(0, 0, "bad"),))
+        for _ in range(2):
+            assert source.send_rejects([reject], to_topic="letters", job_id="j") == 1
+        assert [record.value for record in kafka.read("letters")] == [b"bad", b"bad"]
+        kafka.close()
