@@ -85,11 +85,13 @@ class JobScreen:
 
 
 def plain_line(job: Job) -> str:
-    """A job's moment in one line, for logs."""
+    """A job's moment in one line, for logs; without the time."""
     status = job.status
-    words = [clock(time.time()), job.state.value, f"step {status.step:,}", f"{status.rows_trained:,} rows"]
-    words += [f"{status.rows_per_s:,.0f} rows/s", *(f"{name} {figure(value)}" for name, value in _scores(status))]
-    words += [f"lag {status.lag_rows:,} rows", _workers(status), status.last_checkpoint]
+    words = [job.state.value, "" if job.state is State.RUNNING else job.message]
+    if status.attempt:
+        words += [f"step {status.step:,}", f"{status.rows_trained:,} rows", f"{status.rows_per_s:,.0f} rows/s"]
+        words += [f"{name} {figure(value)}" for name, value in _scores(status)]
+        words += [f"lag {status.lag_rows:,} rows", _workers(status), status.last_checkpoint]
     return "  ".join(filter(None, words))
 
 

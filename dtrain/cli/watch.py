@@ -12,7 +12,7 @@ from rich.live import Live
 
 from dtrain.cli.exits import Exit
 from dtrain.cli.output import Form, console, job_value, line
-from dtrain.cli.screen import JobScreen, event_line, plain_line
+from dtrain.cli.screen import JobScreen, clock, event_line, plain_line
 from dtrain.job.lifecycle import State
 from dtrain.job.view import Job, Update
 
@@ -35,7 +35,7 @@ class Viewer:
         self._out = out
         self._screen = JobScreen()
         self._state: State | None = None
-        self._line_at_s = 0.0
+        self._line, self._line_at_s = "", 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -45,17 +45,18 @@ class Viewer:
             yield
 
     def show(self, update: Update) -> None:
-        """The user sees `update`, at most one line a second of it where lines stay, but each change of state and each event."""
+        """The user sees `update`; where lines stay, at most one a second and none twice, but each change of state and each event."""
         self._screen.add(update)
         if self._form is not Form.TABLE:
             line({"job": job_value(update.job), "events": update.events}, self._form)
         elif not self._out.is_terminal:
             for event in update.events:
                 self._out.print(event_line(event.happening))
-            now_s = time.monotonic()
-            if update.job.state is not self._state or now_s - self._line_at_s >= _LINE_EVERY_S:
-                self._state, self._line_at_s = update.job.state, now_s
-                self._out.print(plain_line(update.job))
+            words, now_s = plain_line(update.job), time.monotonic()
+            is_due = update.job.state is not self._state or now_s - self._line_at_s >= _LINE_EVERY_S
+            if words != self._line and is_due:
+                self._state, self._line, self._line_at_s = update.job.state, words, now_s
+                self._out.print(f"{clock(time.time())}  {words}")
 
 
 def follow(client: Client, job_id: str, form: Form) -> Exit:
@@ -81,6 +82,7 @@ def verdict(job: Job | None, form: Form) -> Exit:
     if job is not None and job.state is State.SUCCEEDED:
         return Exit.OK
     if job is not None and form is Form.TABLE:
-        why = f"{job.reason}: {job.message}" if job.reason else job.message
-        console(is_error=True).print(f"{job.job_id} is {job.state.value} {why}".strip(), style="bold red")
+        reason = f" ({job.reason})" if job.reason else ""
+        words = f"{job.job_id} is {job.state.value}{reason}{': ' if job.message else ''}{job.message}"
+        console(is_error=True).print(words, style="bold red", soft_wrap=True)
     return Exit.JOB

@@ -94,7 +94,7 @@ def test_watch_ends_with_the_job_and_says_how(
     assert run(["watch", job_id]) == code
     out, err = capsys.readouterr()
     assert outcome.value.upper() in out
-    assert ("NAN_LOSS: the loss is not a number" in err) == bool(code)
+    assert ("(NAN_LOSS): the loss is not a number" in err) == bool(code)
 
 
 def test_watch_as_json_is_an_update_a_line(launcher: MemoryLauncher, capsys: pytest.CaptureFixture[str]) -> None:
