@@ -89,8 +89,13 @@ class BlockMeta:
     @cached_property
     def _good(self) -> list[int]:
         """Good rows up to and with each record."""
-        spans = (self._rows_of(index) for index in range(len(self.offsets)))
-        return list(accumulate(stop - first - len(self._rejects_of(index)) for index, (first, stop) in enumerate(spans)))
+        counts = list(self.raw_rows)
+        for index in {0, len(counts) - 1} if counts else ():
+            first, stop = self._rows_of(index)
+            counts[index] = stop - first
+        for offset, rows in self._rejected.items():
+            counts[bisect_left(self.offsets, offset)] -= len(rows)
+        return list(accumulate(counts))
 
     def _rejects_of(self, index: int) -> list[int]:
         return self._rejected.get(self.offsets[index], [])

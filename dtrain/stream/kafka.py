@@ -14,10 +14,10 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
 from dtrain.clock import Clock, SystemClock
-from dtrain.data.block import RawRecord
 from dtrain.errors import AuthError, CorruptError, DataLossError, NotFoundError, StateError, UnavailableError
 from dtrain.spec.job import SourceSpec
 from dtrain.steplog.positions import Partition
+from dtrain.stream.kafka_records import read_by_batch
 from dtrain.stream.log import Bounds, Fetched, Letter, OutOfRangeError
 from dtrain.stream.log_source import LogSource
 from dtrain.stream.source import Identity
@@ -197,6 +197,7 @@ class KafkaLog:
 
         isolation = self._spec.isolation
         consumer = KafkaConsumer(bootstrap_servers=self._servers, isolation_level=isolation, kafka_client=connect, **_CONSUMER)
+        read_by_batch(consumer)
         return consumer, clients[0].cluster
 
 
@@ -244,8 +245,7 @@ class KafkaTail:
                 tp = _to_kafka(partition)
                 if partition in self._paused or (position := self._consumer.position(tp, timeout_ms=REQUEST_MS)) == offset:
                     continue
-                records = [RawRecord(r.offset, r.key, r.value, r.timestamp) for r in found.get(tp, ())]
-                fetched.append(Fetched(partition, records, position))
+                fetched.append(Fetched(partition, found.get(tp, ()), position))
         now_s = self._clock.monotonic_s()
         for partition, _, position in fetched:
             self._next[partition], self._moved_at_s[partition] = position, now_s
