@@ -32,6 +32,7 @@ RATE = 5500
 """Rows a second that the producer sends."""
 KILL_AT_STEP = 150
 SUSPEND_AT_STEP = 330
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ROWS_MEANWHILE = 15_000
 """Rows that have to come while the job is suspended."""
 
@@ -125,7 +126,7 @@ def main() -> int:
     """The command line. Leaves no process behind, however it ends."""
     console = Console(highlight=False, soft_wrap=True)
     began_s = time.monotonic()
-    for kind in (signal.SIGTERM, signal.SIGHUP):
+    for kind in ENDS:
         signal.signal(kind, _interrupt)
     try:
         with set_up(FOLDER) as stage:
@@ -145,6 +146,8 @@ def main() -> int:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    for kind in ENDS:
+        signal.signal(kind, signal.SIG_IGN)  # a second Ctrl-C would leave behind what the first is ending
     raise KeyboardInterrupt
 
 

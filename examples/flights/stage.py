@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -62,7 +63,7 @@ class Stage:
         try:
             yield command
         finally:
-            command.end()
+            end(command.process)
 
     def dtrain(self, *words: str, timeout_s: float = 120) -> str:
         """What `dtrain words…` says on standard output once it has come to its end.
@@ -70,19 +71,35 @@ class Stage:
         Raises:
             SystemExit: it failed; its own words are shown.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "dtrain.cli.main", *words],
+        command = [sys.executable, "-m", "dtrain.cli.main", *words]
+        process = subprocess.Popen(
+            command,
             env=self.environment,
             cwd=ROOT,
-            capture_output=True,
             text=True,
-            timeout=timeout_s,
-            check=False,
             start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        if done.returncode:
-            raise SystemExit(f"dtrain {words[0]} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
-        return done.stdout
+        try:
+            said, complained = process.communicate(timeout=timeout_s)
+        except BaseException:
+            end(process, by=signal.SIGINT)  # so that `up` takes back what it has begun
+            raise
+        if process.returncode:
+            raise SystemExit(f"dtrain {words[0]} failed: {(complained or said).strip()[-2000:]}")
+        return said
+
+
+def end(process: subprocess.Popen[Any], *, by: signal.Signals = signal.SIGTERM, timeout_s: float = 20) -> None:
+    """The process is gone: asked by a signal, or else killed."""
+    if process.poll() is None:
+        process.send_signal(by)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class Command:
@@ -97,7 +114,7 @@ class Command:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", *words],
                 env=environment,
                 cwd=ROOT,
@@ -115,29 +132,19 @@ class Command:
 
     def check(self) -> None:
         """Raise SystemExit with its own words if it has failed."""
-        if self._process.poll():
+        if self.process.poll():
             raise SystemExit(f"{self.words} failed: {self._log.read_text(errors='replace').strip()[-2000:]}")
 
     def finish(self, *, timeout_s: float) -> list[dict[str, Any]]:
         """All of its lines, once it has come to its end."""
-        self._process.wait(timeout_s)
+        self.process.wait(timeout_s)
         self._reader.join(timeout_s)
         self.check()
         return self.lines
 
-    def end(self) -> None:
-        """The process is gone."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             with suppress(ValueError):  # what is not JSON is for people
                 self.lines.append(json.loads(line))
 
