@@ -28,7 +28,9 @@ def main(cache: Path) -> None:
                 raise UnavailableError("Docker cannot fetch the image", fix="start Docker, or install Java 17 and Maven")
     else:
         found = f"Java {version} without Maven" if version >= JAVA else f"Java {version}" if version else "no Java"
-        fix = "install both (Debian: apt-get install openjdk-17-jre-headless maven), or Docker, or set KAFKA_BOOTSTRAP=host:port"
+        fix = (
+            "install both (Debian: apt-get install openjdk-17-jre-headless maven), or Docker, or set KAFKA_BOOTSTRAP=host:port"
+        )
         raise UnavailableError(f"a broker needs Java {JAVA} or later and Maven; here is {found}", fix=fix)
 
 
