@@ -194,6 +194,8 @@ class Coordinator:
         self._message = "starting trainers"
         await self._crew.find()
         self._crew.fill()
+        if not await asyncio.to_thread(self._store.history):
+            await self._reader.begin()  # while trainers start: a topic that is not there is said at once
         await self._wait_for_trainers(min(self._crew.size, self._spec.workers.max))
         self._message = ""
 

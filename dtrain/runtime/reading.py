@@ -57,19 +57,22 @@ class BlockReader:
         self._num_started = 0
         self._epoch = 0
         self._task: asyncio.Task[None] | None = None
+        self._beginning: Beginning | None = None
         self._actor = self._start()
         self.pid = 0
 
     async def begin(self) -> Beginning:
-        """Topic, first positions and end.
+        """Topic, first positions and end; asked once, so that they stay what they were.
 
         Raises:
             NotFoundError: no such topic.
             UnavailableError: no broker, after three tries.
         """
+        if self._beginning is not None:
+            return self._beginning
         for tries_left in reversed(range(_TRIES_TO_BEGIN)):
             try:
-                beginning: Beginning = await settled(self._actor.begin.remote())
+                self._beginning = await settled(self._actor.begin.remote())
             except RayActorError:
                 self._replace()
             except UnavailableError:
@@ -77,7 +80,7 @@ class BlockReader:
                     raise
                 await asyncio.sleep(_RETRY_S)
             else:
-                return beginning
+                return self._beginning
         raise UnavailableError("the reader ends while it starts", fix="see the job's logs")
 
     def follow(self, reading: Reading) -> None:

@@ -354,6 +354,12 @@ def test_identify_tells_a_recreated_topic_apart(place: Place, opened: Any, fille
         source.follow(ends, schema=SCHEMA, ends=None, identity=before)
 
 
+def test_follow_of_a_known_topic_that_is_gone_is_a_data_loss(opened: Any) -> None:
+    partition = Partition("was-here", 0)
+    with pytest.raises(DataLossError, match="the topic was deleted"):
+        opened("was-here").follow({partition: Position(0)}, schema=SCHEMA, ends=None, identity=Identity("id", {partition: 0}))
+
+
 def test_follow_notices_that_its_topic_is_recreated(place: Place, opened: Any, filled: str) -> None:
     source = opened(filled, start="earliest", end="latest")
     with closing(source.follow(source.resolve_end(), schema=SCHEMA, ends=None)) as feed:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dtrain.stream.kafka import KafkaSource
 
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.job.status import Outcome
 from dtrain.replay.replay import replay
+from dtrain.stream.kafka import KafkaSource
 from tests.support.audit import audit_spec, id_messages, times_trained
 from tests.support.cluster import ClusterJob, ray_cluster
 from tests.support.kafka import Kafka

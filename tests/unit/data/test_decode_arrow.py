@@ -122,19 +122,13 @@ def test_decode_of_bad_rows_rejects_these_rows_alone() -> None:
         ({"x": [1.0], "y": [1]}, "column 'x': double is not float32[2]"),
         ({"x": xs([[1, 2]]), "y": pa.array([2**63], pa.uint64())}, "column 'y': a uint64 does not fit int64"),
         ({"x": xs([[1, 2]]), "y": [1.5]}, "column 'y': a double does not fit int64"),
+        ({"x": xs([[1, 2]]), "y": pa.nulls(1)}, "column 'y': null is not int64"),
     ],
 )
 def test_decode_of_a_wrong_column_rejects_the_record_and_names_it(table: dict[str, Any], reason: str) -> None:
     block = decoded(GOOD, arrow(table), GOOD)
     assert rejects(block) == [(1, 0, reason)]
     assert block.batch["y"].to_pylist() == [1, 2, 1, 2]
-
-
-@pytest.mark.parametrize("name", ["x", "y"])
-def test_decode_of_a_column_without_a_type_rejects_its_rows(name: str) -> None:
-    """What a producer writes that infers types, when all of a column is missing."""
-    block = decoded(GOOD, arrow({"x": xs([[1, 2]] * 2), "y": [1, 2]} | {name: pa.nulls(2)}))
-    assert rejects(block) == [(1, row, f"column {name!r} is null") for row in (0, 1)]
 
 
 def test_decode_of_a_column_there_twice_rejects_the_record() -> None:
@@ -216,6 +210,12 @@ CORPUS = [
     GOOD[::-1],
     arrow({"x": ["a"], "y": ["b"]}),
 ]
+
+
+def test_decode_of_more_rows_than_memory_rejects_the_record() -> None:
+    """A column of nothing takes no memory, however long it says that it is."""
+    batch = pa.RecordBatch.from_arrays([pa.nulls(2**40), pa.nulls(2**40)], names=["x", "y"])
+    assert rejects(decoded(arrow(pa.Table.from_batches([batch])))) == [(0, 0, "column 'x': null is not float32[2]")]
 
 
 def test_corpus_is_big_enough() -> None:

@@ -28,7 +28,10 @@ def _blocks(number: int, records: Rows, sizes: list[int]) -> list[BlockMeta]:
         offsets = [2 * (first + i) for i in range(len(chunk))]
         end = Position(2 * (first + len(chunk)))
         rejects = tuple(
-            Reject(offset, row, "bad") for offset, rows in zip(offsets, chunk, strict=True) for row, good in enumerate(rows) if not good
+            Reject(offset, row, "bad")
+            for offset, rows in zip(offsets, chunk, strict=True)
+            for row, good in enumerate(rows)
+            if not good
         )
         meta = BlockMeta(
             partition=_partition(number),

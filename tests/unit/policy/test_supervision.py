@@ -52,7 +52,9 @@ def test_only_a_plan_beyond_the_furthest_ever_forgives_failures(plan_number: int
 def test_figures_of_a_job_stay_while_its_next_coordinator_has_none_yet() -> None:
     record = replace(RUNNING, status=JobStatus(attempt=2, step=40))
     assert judged(record, Observation(is_alive=True, phase="starting", status=JobStatus())).status == record.status
-    assert judged(record, Observation(is_alive=True, phase="running", status=JobStatus(attempt=3))).status == JobStatus(attempt=3)
+    assert judged(record, Observation(is_alive=True, phase="running", status=JobStatus(attempt=3))).status == JobStatus(
+        attempt=3
+    )
 
 
 @pytest.mark.parametrize(
