@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pyarrow as pa
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from benchmarks.p01_workload import NUM_BLOCKS, NUM_FEATURES, Numbers, PerceptronTask, arguments, rows, timed
 from dtrain.spec.job import BatchSpec, CheckpointSpec, JobSpec, SourceSpec
@@ -45,6 +47,7 @@ def main() -> None:
         replica.step(_plan(number, num_rows=args.rows), batches)
 
     timed(step, args=args, model=replica.model)
+    _await_the_others(group.world_size)
 
 
 def _spec(hidden: list[int], *, rows: int) -> JobSpec:
@@ -67,6 +70,14 @@ def _terms() -> GroupTerms:
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
     )
+
+
+def _await_the_others(world_size: int) -> None:
+    """Every rank has made its last step: one that leaves earlier would break the last collective of a slower one."""
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    store.add("done", 1)
+    while store.add("done", 0) < world_size:
+        time.sleep(0.01)
 
 
 def _block(x: Numbers, y: Numbers) -> pa.RecordBatch:

@@ -30,12 +30,12 @@ def main() -> None:
     modules = {name: import_module(BENCHMARKS[name]) for name in chosen}
     if args.list:
         for name, module in modules.items():
-            print(name, (module.__doc__ or "").splitlines()[0])
+            print((module.__doc__ or name).splitlines()[0])
         return
     print(machine.describe())
     figures = []
     for name, module in modules.items():
-        print(f"\n{name} {(module.__doc__ or '').splitlines()[0]}")
+        print(f"\n{(module.__doc__ or name).splitlines()[0]}")
         figures += module.run(pairs=args.pairs)
     print()
     for figure in figures:
