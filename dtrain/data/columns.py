@@ -77,8 +77,6 @@ def _levels(kind: pa.DataType, field: Field) -> tuple[int, ...]:
     Raises:
         ColumnError: the type cannot become the field's.
     """
-    if pa.types.is_null(kind):
-        return ()  # every row is null, which is each row's own fault
     depth, leaf = 0, _plain(kind)
     while pa.types.is_list(leaf) or pa.types.is_large_list(leaf) or pa.types.is_fixed_size_list(leaf):
         depth, leaf = depth + 1, leaf.value_type

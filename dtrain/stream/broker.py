@@ -8,17 +8,19 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dtrain.errors import UnavailableError
+from dtrain.stream.programs import disk_errors, failed, run
 
 POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
 """Names Kafka's jars, in a checkout; not part of an installed wheel."""
@@ -26,12 +28,6 @@ POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
 DOCKER_IMAGE = "apache/kafka:4.3.1"
 
 _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-_FIXES = {
-    "UnsupportedClassVersionError": "install Java 17 or later",
-    "Address already in use": "its port is taken by another process; end that one, or start a new broker",
-    "No space left on device": "free some disk space",
-    "Cannot connect to the Docker daemon": "start Docker, or install Java 17 and Maven, or set KAFKA_BOOTSTRAP",
-}
 
 
 class Broker:
@@ -87,12 +83,12 @@ class Broker:
         port, controller = _free_ports(2)
         properties = folder / "server.properties"
         lines = _properties(port, controller, host="127.0.0.1") | {"log.dirs": str(folder / "data")} | dict(settings or {})
-        with _disk_errors(folder):
+        with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         program = (java, *_JVM, "-cp", f"{libs}/*")
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        _run(
+        run(
             (*program, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)),
             what="formatting a broker",
         )
@@ -112,13 +108,13 @@ class Broker:
         name = f"dtrain-kafka-{port}-{uuid.uuid4().hex[:8]}"
         settings = _properties(port, controller, host="0.0.0.0")  # noqa: S104 - inside the container; published on loopback
         values = [f"--env=KAFKA_{key.replace('.', '_').upper()}={value}" for key, value in settings.items()]
-        run = ("docker", "run", "--name", name, "-p", f"127.0.0.1:{port}:{port}", *values, image)
-        with _disk_errors(folder):
+        begin = ("docker", "run", "--name", name, "-p", f"127.0.0.1:{port}:{port}", *values, image)
+        with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         broker = cls(
             f"127.0.0.1:{port}",
             folder=folder,
-            command=(*_dies_with_us("TERM"), *run),
+            command=(*_dies_with_us("TERM"), *begin),
             again=(*_dies_with_us("TERM"), "docker", "start", "--attach", name),
             remove=("docker", "rm", "--force", name),
         )
@@ -141,7 +137,7 @@ class Broker:
     def kill(self) -> None:
         """End it with SIGKILL, in the middle of whatever it does."""
         if self._remove and self.pid is not None:
-            _run(("docker", "kill", self._remove[-1]), what="killing a broker's container")
+            run(("docker", "kill", self._remove[-1]), what="killing a broker's container")
         self._end(signal.SIGKILL, timeout_s=10)
 
     def restart(self, *, timeout_s: float = 60) -> None:
@@ -171,9 +167,9 @@ class Broker:
         assert self._folder is not None  # noqa: S101 - only brokers of our own are begun
         log = self._folder / "kafka.log"
         host, _, port = self.bootstrap.rpartition(":")
-        if _answers(host, int(port)):
+        if _is_taken(host, int(port)):
             raise UnavailableError(f"{self.bootstrap} is taken by another process", fix="end that one, or start a new broker")
-        with _disk_errors(self._folder), log.open("ab") as output:
+        with disk_errors(self._folder), log.open("ab") as output:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
@@ -186,7 +182,7 @@ class Broker:
                 )
             time.sleep(0.05)
         if self.pid is None:
-            raise _failed("the broker ended at once", log.read_text(errors="replace")[-20_000:], fix=f"see {log}")
+            raise failed("the broker ended at once", log.read_text(errors="replace")[-20_000:], fix=f"see {log}")
 
     def _end(self, kind: signal.Signals, *, timeout_s: float) -> None:
         process = self._process
@@ -222,7 +218,7 @@ def find_broker(*, bootstrap: str | None, home: str | None, cache: Path, folder:
         if not list(Path(home, "libs").glob("kafka_*.jar")):
             raise UnavailableError(f"KAFKA_HOME: no libs/kafka_*.jar in {home}", fix="name the folder of an unpacked Kafka")
         return Broker.start(folder, libs=Path(home, "libs"))
-    if shutil.which("java") and (shutil.which("mvn") or resolved(cache, pom=pom).is_dir()):
+    if pom.is_file() and shutil.which("java") and (shutil.which("mvn") or resolved(cache, pom=pom).is_dir()):
         return Broker.start(folder, libs=resolve_jars(cache, pom=pom))
     if shutil.which("docker"):
         return Broker.start_docker(folder)
@@ -248,12 +244,12 @@ def resolve_jars(cache: Path, *, pom: Path = POM) -> Path:
         return target
     if shutil.which("mvn") is None:
         raise UnavailableError("no Maven to resolve Kafka's jars with", fix="install Maven or set KAFKA_BOOTSTRAP")
-    with _disk_errors(cache):
+    with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as temporary:
             libs = Path(temporary, "libs")
             goal = ("dependency:copy-dependencies", f"-DoutputDirectory={libs.absolute()}")
-            _run(("mvn", "-q", "-B", "-f", str(pom), *goal), what="resolving Kafka's jars")
+            run(("mvn", "-q", "-B", "-f", str(pom), *goal), what="resolving Kafka's jars")
             try:
                 libs.rename(target)
             except OSError:
@@ -301,30 +297,17 @@ def _dies_with_us(kind: str) -> tuple[str, ...]:
     return ("setpriv", "--pdeathsig", kind) if shutil.which("setpriv") else ()
 
 
+def _is_taken(host: str, port: int) -> bool:
+    """Whether anybody listens there."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
 def _answers(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
-def _run(command: Sequence[str], *, what: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise _failed(f"{what} failed", done.stderr + done.stdout, fix="see above")
-
-
-def _failed(reason: str, output: str, *, fix: str) -> UnavailableError:
-    known = next((text for text in _FIXES if text in output), None)
-    lines = [line for line in output.splitlines() if line.strip() and not line.startswith(("\t", " "))]
-    said = next((line for line in lines if known and known in line), lines[-1] if lines else "it said nothing")
-    return UnavailableError(f"{reason}: {said.strip()}", fix=_FIXES[known] if known else fix)
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UnavailableError(f"{folder}: {error.strerror}", fix="free disk space or name another folder") from error
+    """Whether a broker answers there, and not only a container's proxy: it is asked for its API versions."""
+    question = struct.pack(">ihhih", 10, 18, 0, 1, -1)  # size, ApiVersions, version 0, correlation id, no client id
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1) as connection:
+        connection.sendall(question)
+        return len(connection.recv(4)) == 4
+    return False

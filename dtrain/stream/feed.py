@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dtrain.clock import Clock
 from dtrain.data.block import Block
-from dtrain.errors import DataLossError, UnavailableError
+from dtrain.errors import DataLossError, NotFoundError, UnavailableError
 from dtrain.steplog.positions import Partition, Positions
 from dtrain.stream.cursor import Cursor
 from dtrain.stream.log import Bounds, Log, OutOfRangeError, Tail
@@ -62,14 +62,33 @@ class LogFeed:
         if found == self._topic_id:
             self._known_at_s = now_s
         elif found is not None:
-            raise recreated(self._topic_id, found)
+            raise _recreated(self._topic_id, found)
         elif now_s - self._known_at_s > GONE_S:
-            self._log.describe()  # raises when it is still gone
+            check_topic(self._log, self._topic_id, clock=self._clock)
             self._known_at_s = now_s
 
 
-def recreated(expected: str, found: str) -> DataLossError:
-    """The error for a topic that is another one of the same name."""
+def check_topic(log: Log, topic_id: str, *, clock: Clock) -> None:
+    """Return if the topic is the one of `topic_id`.
+
+    Raises:
+        DataLossError: it is another one of the same name, or was deleted.
+    """
+    deadline_s = clock.monotonic_s() + GRACE_S
+    while True:
+        try:
+            found = log.describe().topic_id
+        except NotFoundError as error:
+            if clock.monotonic_s() > deadline_s:
+                raise DataLossError(f"the topic was deleted: {error.reason}", fix="start a new job") from error
+            clock.sleep(0.2)
+            continue
+        if found != topic_id:
+            raise _recreated(topic_id, found)
+        return
+
+
+def _recreated(expected: str, found: str) -> DataLossError:
     return DataLossError(
         f"the topic is not the one that the job was reading: it was made anew (id {found}, not {expected})",
         fix="start a new job on it",

@@ -279,7 +279,11 @@ class KafkaTail:
         Raises:
             UnavailableError: it has been so for `PATIENCE_S`.
         """
-        self._asked_at_s = now_s = self._clock.monotonic_s()
+        now_s = self._clock.monotonic_s()
+        if now_s - self._asked_at_s > 5 * REFRESH_S:  # nobody polled for so long, which is not the broker's fault
+            self._answered_at_s = now_s
+            self._moved_at_s = dict.fromkeys(self._next, now_s)
+        self._asked_at_s = now_s
         try:
             ends = self._consumer.end_offsets([_to_kafka(partition) for partition in self._next], timeout_ms=500)
         except kafka.errors.KafkaError as error:

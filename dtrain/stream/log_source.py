@@ -17,7 +17,7 @@ from dtrain.steplog.ranges import RowRange
 from dtrain.stream.bounds import ends, starts
 from dtrain.stream.cursor import Cursor
 from dtrain.stream.cut import Cut, runs
-from dtrain.stream.feed import LogFeed, check_range, recreated
+from dtrain.stream.feed import LogFeed, check_range, check_topic
 from dtrain.stream.log import Fetched, Letter, Log, OutOfRangeError
 from dtrain.stream.source import Identity, Mark
 
@@ -65,13 +65,14 @@ class LogSource:
         marks: Mapping[Partition, Mark] | None = None,
     ) -> LogFeed:
         """See `Source.follow`."""
-        found = self._log.describe()
-        if identity is not None and found.topic_id != identity.topic_id:
-            raise recreated(identity.topic_id, found.topic_id)
+        if identity is None:
+            identity = self._log.describe()
+        else:
+            check_topic(self._log, identity.topic_id, clock=self._clock)
         cursors = [self._cursor(p, start, end=ends[p] if ends else None, schema=schema) for p, start in positions.items()]
         check_range(self._log, {c.partition: c.position for c in cursors if not c.is_done}, clock=self._clock)
         self._check_marks(marks or {})
-        return LogFeed(self._log, cursors, topic_id=found.topic_id, clock=self._clock)
+        return LogFeed(self._log, cursors, topic_id=identity.topic_id, clock=self._clock)
 
     def fetch(self, ranges: Sequence[RowRange], *, schema: Schema) -> list[pa.RecordBatch]:
         """See `Source.fetch`."""

@@ -121,3 +121,23 @@ def test_resolve_jars_that_maven_cannot_find_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(UnavailableError, match="resolving Kafka's jars failed"):
         resolve_jars(tmp_path / "cache", pom=tmp_path / "pom.xml")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@needs_jars
+def test_find_broker_with_a_home_runs_its_jars(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "libs").symlink_to(resolve_jars(CACHE))
+    with find_broker(
+        bootstrap=None, home=str(tmp_path / "home"), cache=tmp_path / "none", folder=tmp_path / "broker"
+    ) as broker:
+        assert broker.pid is not None
+        assert str(tmp_path / "home") in Path(f"/proc/{broker.pid}/cmdline").read_text()
+
+
+def test_broker_that_cannot_run_names_the_fix(tmp_path: Path) -> None:
+    """A program that is older than the jars, as Java says it."""
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\necho 'Error: UnsupportedClassVersionError: kafka/Kafka' >&2; exit 1\n")
+    java.chmod(0o755)
+    with pytest.raises(UnavailableError, match=r"UnsupportedClassVersionError: kafka/Kafka; install Java 17"):
+        Broker.start(tmp_path / "broker", libs=tmp_path, java=str(java))
