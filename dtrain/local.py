@@ -105,11 +105,14 @@ class LocalJob:
                 self._checkpoint(is_final=False)
                 return Outcome.STOPPED
             self._read()
+            self._check(self._cutter.passed)  # a stream of bad records alone is never cut
             while (cut := self._cutter.cut(now_s=self._clock.monotonic_s())) is not None:
                 self._step(cut)
                 if should_stop():
                     break
-            if self._cadence.is_due(now_s=self._clock.monotonic_s(), plan_number=self._progress.plan_number):
+            if self._cadence.is_due(
+                now_s=self._clock.monotonic_s(), plan_number=self._progress.plan_number + bool(self._cutter.passed)
+            ):
                 self._try_checkpoint()
             self._tell()
         if not self._ledger.durable or not self._ledger.durable.is_final:
@@ -168,7 +171,7 @@ class LocalJob:
 
     def _read(self) -> None:
         """Blocks that have come wait in the cutter. A broker that does not answer is asked again, for ever."""
-        if self._cutter.num_waiting >= 4 * self._spec.batch.rows:
+        if self._cutter.num_waiting >= 4 * self._spec.batch.rows and not self._cutter.is_starved:
             return  # backpressure: what waits is enough
         try:
             self._feed = self._feed or self._follow()
@@ -209,7 +212,7 @@ class LocalJob:
     def _try_checkpoint(self) -> None:
         try:
             self._checkpoint(is_final=False)
-        except StorageError as error:  # the last one stands; training goes on, and the next turn of the cadence tries again
+        except (StorageError, UnavailableError) as error:  # the last one stands; training goes on; the cadence tries again
             self._tracker.happened("checkpoint", f"failed: {error}")
             self._cadence.done()
 

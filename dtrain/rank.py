@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import torch
@@ -109,7 +110,7 @@ class Rank:
         steps_s, self._steps_s = self._steps_s, []
         return TrainReport(
             generation=generation,
-            progress=self.replica.progress,
+            progress=replace(self.replica.progress, segments=()),  # they grow with the job, and nobody asks here
             newest_ms=self._newest_ms,
             loss=float(window[1] / window[0]) if window[0] else None,
             scores=scorer.values(window),

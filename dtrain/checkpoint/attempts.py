@@ -6,12 +6,13 @@ that counts, (4) names it as its parent. Each write is made if absent; a pause o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.errors import CorruptError, FencedError, NotFoundError
+from dtrain.steplog.fences import ManifestRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def _newest_sound(store: CheckpointStore, *, attempt: int, on_skip: Callable[[st
     for ref in reversed(line):
         try:
             manifest = store.read_manifest(ref)
-            store.verify(manifest)
+            store.verify(manifest, since=_before(store, line, ref))
         except (CorruptError, NotFoundError) as error:
             if is_fenced(store, attempt):  # not corrupt: its new owner has deleted what it does not keep
                 raise FencedError(f"a later attempt has overtaken attempt {attempt}") from error
@@ -86,3 +87,12 @@ def _newest_sound(store: CheckpointStore, *, attempt: int, on_skip: Callable[[st
             fix="restore the job's folder; training from zero would lose what was trained",
         )
     return None
+
+
+def _before(store: CheckpointStore, line: Sequence[ManifestRef], ref: ManifestRef) -> Manifest | None:
+    """The checkpoint before `ref`, if it can be read: what led to it was verified when it was a parent, or will be."""
+    place = line.index(ref)
+    try:
+        return store.read_manifest(line[place - 1]) if place else None
+    except (CorruptError, NotFoundError):
+        return None

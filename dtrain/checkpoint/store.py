@@ -145,27 +145,32 @@ class CheckpointStore:
                 f"{name[:80]!r} is not a checkpoint's name", fix="list them with `dtrain checkpoints`"
             ) from error
 
-    def verify(self, manifest: Manifest) -> None:
+    def verify(self, manifest: Manifest, *, since: Manifest | None = None) -> None:
         """The checkpoint is sound: blob and log are what was written, and the log leads to its progress.
 
         The log's ranges tile every partition, from where checkpoint 0 says that the job began (if that can still be read).
+
+        Args:
+            manifest: of the checkpoint.
+            since: an older one of the same history, whose own log is believed: only what follows it is read. A job's whole log
+                grows with its age, and a recovery must not.
 
         Raises:
             CorruptError: something is missing or other.
             NotFoundError: the checkpoint is not kept any more.
         """
         try:
-            self._verify(manifest)
+            self._verify(manifest, since.progress if since is not None else None)
         except CorruptError as error:
             if manifest.ref in self._manifest_times():
                 raise
             raise NotFoundError(f"checkpoint {manifest.name} is gone") from error
 
-    def _verify(self, manifest: Manifest) -> None:
+    def _verify(self, manifest: Manifest, since: Progress | None) -> None:
         if self._digest(_blob_name(manifest.blob)) != manifest.blob.sha256:
             raise CorruptError(f"blob {manifest.blob.sha256[:12]} of checkpoint {manifest.name} does not match its digest")
-        starts = self._replay(manifest.progress)
-        line = self.history()
+        starts = self._replay(manifest.progress, since or Progress())
+        line = self.history() if since is None else []
         if line and line[0].plan_number == 0:
             try:
                 begin = self.read_manifest(line[0]).progress.positions
@@ -174,11 +179,11 @@ class CheckpointStore:
             if dict(begin) != starts:
                 raise CorruptError(f"the log of checkpoint {manifest.name} does not begin where the job began")
 
-    def _replay(self, progress: Progress) -> dict[Partition, Position]:
-        """Where the log of `progress` begins; CorruptError if it leads elsewhere."""
-        starts: dict[Partition, Position] = {}
-        reached = Progress()
-        for entry in self.entries(progress):
+    def _replay(self, progress: Progress, since: Progress) -> dict[Partition, Position]:
+        """Where the log of `progress` begins; CorruptError if it does not lead there from `since`."""
+        starts = dict(since.positions)
+        reached = since
+        for entry in self.entries(progress, after=since.plan_number):
             new = {r.partition: r.start for r in reversed(entry.ranges) if r.partition not in starts}
             starts.update(new)
             if entry.num_rows != sum(r.num_rows for r in entry.ranges):

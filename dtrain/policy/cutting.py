@@ -82,6 +82,16 @@ class Cutter:
         return self.num_waiting == 0 and self.is_read
 
     @property
+    def passed(self) -> tuple[RowRange, ...]:
+        """What was read behind the positions and has no good rows; `pass_over` moves behind it."""
+        return tuple(self._passed[partition] for partition in sorted(self._passed))
+
+    @property
+    def is_starved(self) -> bool:
+        """`strict` alone: the next step waits for a partition that has fewer rows than its share, however many the others have."""
+        return self._is_strict and not self.is_read and self._is_short(self._waiting_rows())
+
+    @property
     def read_to(self) -> Positions:
         """Up to where blocks have come, per partition: where a new feed goes on."""
         return dict(self._read_to)
@@ -119,7 +129,7 @@ class Cutter:
 
     def pass_over(self) -> tuple[RowRange, ...]:
         """Ranges for a control step: what was read behind the positions and has no good rows. Positions move behind them."""
-        ranges = tuple(self._passed[partition] for partition in sorted(self._passed))
+        ranges = self.passed
         self._passed = {}
         self.positions.update({item.partition: item.end for item in ranges})
         return ranges
@@ -162,14 +172,25 @@ class Cutter:
         return _take_from(self._arrived, self._rows)
 
     def _takes_strict(self) -> list[tuple[_Waiting, int]]:
-        rows = {partition: sum(w.num_rows for w in queue) for partition, queue in self._queues.items()}
-        if any(rows[partition] == 0 and not self._is_read(partition) for partition in rows):
+        rows = self._waiting_rows()
+        if self._is_short(rows):
             return []
-        active = sorted(partition for partition in rows if rows[partition])
-        shares = _shares(active, rows=self._rows, step=self._step)
-        if any(rows[p] < share and not self._is_read(p) for p, share in shares.items()):
-            return []
+        shares = _shares(_active(rows), rows=self._rows, step=self._step)
         return [take for p, share in shares.items() for take in _take_from(self._queues[p], share)]
+
+    def _waiting_rows(self) -> dict[Partition, int]:
+        return {partition: sum(w.num_rows for w in queue) for partition, queue in self._queues.items()}
+
+    def _is_short(self, rows: Mapping[Partition, int]) -> bool:
+        """Whether a partition that goes on has nothing, or less than its share."""
+        if any(rows[partition] == 0 and not self._is_read(partition) for partition in rows):
+            return True
+        shares = _shares(_active(rows), rows=self._rows, step=self._step)
+        return any(rows[p] < share and not self._is_read(p) for p, share in shares.items())
+
+
+def _active(rows: Mapping[Partition, int]) -> list[Partition]:
+    return sorted(partition for partition in rows if rows[partition])
 
 
 def _shares(active: list[Partition], *, rows: int, step: int) -> Mapping[Partition, int]:

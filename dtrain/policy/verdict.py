@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dtrain.errors import (
+    AuthError,
     BadRecordError,
     CorruptError,
     DataLossError,
@@ -12,26 +13,28 @@ from dtrain.errors import (
     InputError,
     NonFiniteError,
     NotFoundError,
+    StateError,
     StorageError,
     TaskError,
     UnavailableError,
 )
 from dtrain.job.status import Outcome
 
-_BLOCKED: tuple[tuple[type[DtrainError], str], ...] = (
-    (DataLossError, "DATA_LOSS"),
-    (BadRecordError, "BAD_RECORDS"),
-    (DriftError, "DRIFT"),
-    (CorruptError, "CHECKPOINT_CORRUPT"),
-    (StorageError, "STORAGE"),
-    (NotFoundError, "NOT_FOUND"),
-    (UnavailableError, "UNAVAILABLE"),
+_TABLE: tuple[tuple[type[DtrainError], Outcome, str], ...] = (
+    (DataLossError, Outcome.BLOCKED, "DATA_LOSS"),
+    (BadRecordError, Outcome.BLOCKED, "BAD_RECORDS"),
+    (DriftError, Outcome.BLOCKED, "DRIFT"),
+    (CorruptError, Outcome.BLOCKED, "CORRUPT"),
+    (StorageError, Outcome.BLOCKED, "STORAGE"),
+    (NotFoundError, Outcome.BLOCKED, "NOT_FOUND"),
+    (AuthError, Outcome.BLOCKED, "AUTH"),
+    (UnavailableError, Outcome.BLOCKED, "UNAVAILABLE"),
+    (NonFiniteError, Outcome.FAILED, "NON_FINITE"),
+    (TaskError, Outcome.FAILED, "TASK"),
+    (InputError, Outcome.FAILED, "INPUT"),
+    (StateError, Outcome.BLOCKED, "STATE"),
 )
-_FAILED: tuple[tuple[type[DtrainError], str], ...] = (
-    (NonFiniteError, "NON_FINITE"),
-    (TaskError, "TASK"),
-    (InputError, "INPUT"),
-)
+"""The first that an error is counts."""
 
 
 def verdict_of(error: BaseException) -> tuple[Outcome, str]:
@@ -41,10 +44,7 @@ def verdict_of(error: BaseException) -> tuple[Outcome, str]:
     """
     if isinstance(error, FencedError):
         return Outcome.NONE, "FENCED"  # a later attempt runs the job: this one has no say
-    for kind, reason in _BLOCKED:
+    for kind, outcome, reason in _TABLE:
         if isinstance(error, kind):
-            return Outcome.BLOCKED, reason
-    for kind, reason in _FAILED:
-        if isinstance(error, kind):
-            return Outcome.FAILED, reason
+            return outcome, reason
     return Outcome.FAILED, "INTERNAL"

@@ -15,7 +15,7 @@ import torch
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.data.schema import Schema
-from dtrain.errors import DriftError, InputError, NotFoundError
+from dtrain.errors import CorruptError, DriftError, InputError, NotFoundError
 from dtrain.rank import Rank
 from dtrain.replay.audit import Audit, audit
 from dtrain.snapshot import encode_state, read_state
@@ -171,7 +171,9 @@ class _Runner:
                 if stop.ref == self._last.ref
                 else read_state(self._store, blob=stop.blob, progress=stop.progress)
             )
-        except NotFoundError:
+        except CorruptError:
+            if stop.ref in self._store.manifests():
+                raise
             return False
         replica = self._rank.replica
         self.differences.append(_compare(replica.state(), there, stop, is_exact=replica.is_exact))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -19,6 +19,7 @@ from dtrain.runtime.ledger import Ledger, Origin
 from dtrain.runtime.messages import Assignment, PlanBatch
 from dtrain.runtime.planner import Planner
 from dtrain.runtime.reading import BlockReader, Reading
+from dtrain.runtime.tasks import TaskSet
 from dtrain.runtime.tracker import Tracker
 from dtrain.spec.job import DeadLetters, JobSpec
 from dtrain.steplog.progress import Progress
@@ -44,10 +45,19 @@ class AttemptRun:
         reader: of the job's topic.
         tracker: told of everything.
         coordinator: the actor that trainers call.
+        on_checkpoint: told how long each commit took, in seconds.
     """
 
     def __init__(
-        self, ledger: Ledger, *, crew: Crew, reader: BlockReader, tracker: Tracker, coordinator: Any, clock: Clock
+        self,
+        ledger: Ledger,
+        *,
+        crew: Crew,
+        reader: BlockReader,
+        tracker: Tracker,
+        coordinator: Any,
+        clock: Clock,
+        on_checkpoint: Callable[[float], None],
     ) -> None:
         self._ledger = ledger
         self._spec: JobSpec = ledger.spec
@@ -56,6 +66,7 @@ class AttemptRun:
         self._tracker = tracker
         self._coordinator = coordinator
         self._clock = clock
+        self._on_checkpoint = on_checkpoint
         self._generation = 0
         self._members: list[TrainerHandle] = []
         self._planner: Planner | None = None
@@ -66,9 +77,11 @@ class AttemptRun:
         self._retry_at_s = 0.0
         self._changed = asyncio.Event()
         self._issued = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(self.fail)
+        self._committed: Manifest | None = ledger.durable
         self.is_stopping = False
         self.has_stepped = False
+        self.has_committed = False
 
     @property
     def key(self) -> tuple[int, int]:
@@ -94,8 +107,7 @@ class AttemptRun:
             return await self._train(self._planner)
         finally:
             self._reader.pause()
-            for task in self._tasks:
-                task.cancel()
+            self._tasks.cancel()
 
     async def end_generation(self) -> DtrainError | None:
         """No member applies anything more; what user code had raised, if it was that."""
@@ -129,7 +141,7 @@ class AttemptRun:
     def wrote(self, snapshot: Snapshot | None, error: DtrainError | None) -> None:
         """The lowest rank has written a checkpoint's blob and segment, or could not."""
         if snapshot is not None:
-            self._run(self._commit(snapshot))
+            self._tasks.run(self._commit(snapshot))
         elif isinstance(error, StorageError):
             self._postpone(error)
         else:
@@ -143,10 +155,11 @@ class AttemptRun:
             self._failure = error
         self.wake()
 
-    def lost(self, member: TrainerHandle) -> None:
-        """A trainer has died."""
+    def lost(self, member: TrainerHandle) -> bool:
+        """A trainer has died; whether it was a member of the generation."""
         if member in self._members:
             self.fail(MemberLostError(f"trainer {member.index} (pid {member.introduction.pid}) is gone"))
+        return member in self._members
 
     def want_checkpoint(self) -> None:
         """Cut a checkpoint soon."""
@@ -162,10 +175,15 @@ class AttemptRun:
     async def _begin(self) -> Manifest:
         """Checkpoint 0: initial weights from one trainer, positions and end from the reader."""
         beginning = await self._reader.begin()
-        first = self._crew.ready[0]
-        snapshot = await settled(first.actor.genesis.remote(beginning.positions))
+        try:
+            first = self._crew.ready[0]
+            snapshot = await settled(first.actor.genesis.remote(beginning.positions))
+        except (IndexError, RayActorError) as error:
+            raise MemberLostError("no trainer was left to begin with") from error
         origin = Origin(beginning.identity, beginning.ends)
-        return await asyncio.to_thread(self._ledger.begin, snapshot, origin=origin, schema=first.introduction.schema)
+        manifest = await asyncio.to_thread(self._ledger.begin, snapshot, origin=origin, schema=first.introduction.schema)
+        self._committed = manifest
+        return manifest
 
     def _new_planner(self, manifest: Manifest) -> Planner:
         batch, policy = self._spec.batch, self._spec.source.on_bad_record
@@ -185,12 +203,14 @@ class AttemptRun:
     async def _form(self, manifest: Manifest) -> None:
         """The crew's ready trainers are a generation that stands at `manifest`."""
         members = sorted(self._crew.ready, key=lambda member: member.index)[: self._spec.batch.num_slices]
+        if not members:
+            raise MemberLostError("no trainer is left")
         self._generation += 1
         self._members, self._is_joining = members, False
         if self._planner is not None:
             self._planner.form(len(members), plan_number=manifest.progress.plan_number)
         try:
-            host, port = await settled(members[0].actor.host.remote())
+            host, port = await asyncio.wait_for(settled(members[0].actor.host.remote()), _FORM_S)
             forming = [
                 settled(member.actor.form.remote(self._assignment(manifest, rank, len(members), host, port), self._coordinator))
                 for rank, member in enumerate(members)
@@ -228,7 +248,7 @@ class AttemptRun:
         while True:
             if self._failure is not None:
                 raise self._failure
-            durable = self._ledger.durable
+            durable = self._committed
             if self._is_ending and durable is not None and durable.progress.plan_number == planner.plan_number:
                 return Outcome.SUCCEEDED if durable.is_final else Outcome.STOPPED
             if self._is_joining and durable is not None and durable.progress.plan_number == planner.plan_number:
@@ -245,7 +265,11 @@ class AttemptRun:
             return
         is_ending = self.is_stopping or planner.cutter.is_finished
         is_joining = not is_ending and self.has_stepped and len(self._crew.ready) > len(self._members)
-        if is_ending or is_joining or self._cadence.is_due(now_s=now_s, plan_number=planner.plan_number):
+        if (
+            is_ending
+            or is_joining
+            or self._cadence.is_due(now_s=now_s, plan_number=planner.plan_number + bool(planner.cutter.passed))
+        ):
             self._is_ending, self._is_joining = is_ending, is_joining
             number = planner.checkpoint(is_barrier=is_ending or is_joining)
             self._cadence.cut(now_s=now_s, plan_number=number)
@@ -267,20 +291,19 @@ class AttemptRun:
                 flush_rejects=self._flush_rejects,
                 give_back=self._give_back,
             )
-        except StorageError as error:
+        except (StorageError, UnavailableError) as error:
             self._postpone(error)
             return
-        except DtrainError as error:
-            self.fail(error)
-            return
         if self._planner is not None and snapshot.progress.segments:
-            self._planner.sealed = snapshot.progress.segments[-1]
+            self._planner.seal(snapshot.progress.segments[-1])
         self._cadence.done()
-        self._tracker.checkpointed(manifest.name, at_s=manifest.written_at_s, took_s=self._clock.monotonic_s() - began_s)
+        self._committed, self.has_committed = manifest, True
+        self._tracker.last_checkpoint, self._tracker.last_checkpoint_at_s = manifest.name, manifest.written_at_s
+        self._on_checkpoint(self._clock.monotonic_s() - began_s)
         self._tracker.happened("checkpoint", f"{manifest.name} at step {manifest.progress.step}")
         self.wake()
 
-    def _postpone(self, error: StorageError) -> None:
+    def _postpone(self, error: DtrainError) -> None:
         """The last checkpoint stands and training goes on; another is cut a little later."""
         self._tracker.happened("checkpoint", f"failed, will be tried again: {error}")
         self._retry_at_s = self._clock.monotonic_s() + _RETRY_STORAGE_S
@@ -323,8 +346,3 @@ class AttemptRun:
             return
         finally:
             self._changed.clear()
-
-    def _run(self, coroutine: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -45,6 +45,10 @@ class Orders:
     accept_code_change: bool
 
 
+class _StoppedError(Exception):
+    """Told to stop while it waited."""
+
+
 class Coordinator:
     """One incarnation. Every method runs on one event loop."""
 
@@ -155,6 +159,12 @@ class Coordinator:
             os._exit(0)  # a later incarnation runs the job: this one must not be heard any more
 
     async def _run_attempts(self) -> Outcome:
+        try:
+            return await self._try_attempts()
+        except _StoppedError:
+            return Outcome.STOPPED  # while it waited: nothing is trained beyond the last checkpoint
+
+    async def _try_attempts(self) -> Outcome:
         await self._assemble()
         while True:
             ledger = await self._open_ledger()
@@ -168,6 +178,7 @@ class Coordinator:
                 tracker=self._tracker,
                 coordinator=ray.get_runtime_context().current_actor,
                 clock=self._clock,
+                on_checkpoint=self._metrics.observe_checkpoint,
             )
             self._attempt.is_stopping = self._is_stopping
             try:
@@ -179,7 +190,7 @@ class Coordinator:
         """Reader and trainers are there: those of an earlier incarnation, and new ones."""
         group = ray.util.get_placement_group(self._orders.placement_group)
         self._message = "waiting for the cluster's resources"
-        await group.ready()
+        await self._unless_stopped(group.ready())
         self._crew = Crew(
             self._spec,
             job_id=self._orders.job_id,
@@ -203,7 +214,14 @@ class Coordinator:
         while self._crew is not None and len(self._crew.ready) < number:
             if self._crew.failure is not None:
                 raise self._crew.failure
+            if self._is_stopping:
+                raise _StoppedError
             await asyncio.sleep(0.02)
+
+    async def _unless_stopped(self, reference: ray.ObjectRef) -> None:
+        while not (await asyncio.to_thread(ray.wait, [reference], timeout=0.5))[0]:
+            if self._is_stopping:
+                raise _StoppedError
 
     async def _open_ledger(self) -> Ledger:
         code = digest_code(Path(self._spec.code)) if self._spec.code else ""
@@ -227,8 +245,10 @@ class Coordinator:
             self._lost_at_s = self._clock.monotonic_s()
         self._phase = "recovering"
         self._tracker.happened("recovery", f"{error.reason}; going back to the last checkpoint")
-        self._num_fruitless += 1
-        fatal = await self._attempt.end_generation() if self._attempt is not None else None
+        if self._attempt is None:
+            raise InternalError("a member was lost before there was an attempt")
+        self._num_fruitless = 0 if self._attempt.has_committed else self._num_fruitless + 1
+        fatal = await self._attempt.end_generation()
         if fatal is not None:
             raise fatal
         if self._num_fruitless > MAX_FRUITLESS:
@@ -251,11 +271,9 @@ class Coordinator:
             self._tracker.happened("recovery", f"training again after {took_s:.2f} s")
 
     def _lost(self, member: TrainerHandle) -> None:
-        if self._lost_at_s is None:
-            self._lost_at_s = self._clock.monotonic_s()
         self._tracker.happened("member", f"trainer {member.index} (pid {member.introduction.pid}) is gone")
-        if self._attempt is not None:
-            self._attempt.lost(member)
+        if self._attempt is not None and self._attempt.lost(member) and self._lost_at_s is None:
+            self._lost_at_s = self._clock.monotonic_s()
 
     def _ready(self) -> None:
         if self._attempt is not None:

@@ -14,12 +14,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dtrain.errors import DtrainError, InternalError
 from dtrain.runtime.messages import Introduction
+from dtrain.runtime.tasks import TaskSet
 from dtrain.runtime.trainer import Trainer
 from dtrain.spec.job import JobSpec
 
 NAMESPACE = "dtrain"
 _ANSWER_S = 10.0
 _MAX_STILLBORN = 5
+_SPEAK_EVERY_S = 10.0
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Crew:
         self._on_ready = on_ready
         self._num_started = 0
         self._num_stillborn = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(self._failed)
         self._num_starting = 0
         self.size = len(group.bundle_specs)
         self.ready: list[TrainerHandle] = []
@@ -82,7 +84,10 @@ class Crew:
         for name in sorted(ray.util.list_named_actors()):
             if not name.startswith(prefix):
                 continue
-            actor = ray.get_actor(name, namespace=NAMESPACE)
+            try:
+                actor = ray.get_actor(name, namespace=NAMESPACE)
+            except ValueError:
+                continue  # it has ended meanwhile
             try:
                 await asyncio.wait_for(settled(actor.end.remote()), _ANSWER_S)
                 introduction = await asyncio.wait_for(settled(actor.introduce.remote()), _ANSWER_S)
@@ -95,7 +100,7 @@ class Crew:
         """As many trainers as are missing are being started."""
         for _ in range(self.size - len(self.ready) - self._num_starting):
             self._num_starting += 1
-            self._run(self._start())
+            self._tasks.run(self._start())
 
     async def end_generation(self, members: list[TrainerHandle]) -> list[DtrainError]:
         """No member applies anything more under its generation; those that do not answer are lost. What the others raised."""
@@ -114,8 +119,7 @@ class Crew:
 
     def close(self) -> None:
         """Stop watching and starting; the processes live on."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     async def _start(self) -> None:
         name = f"{self._job_id}/trainer/{self._incarnation}-{self._num_started}"
@@ -136,46 +140,65 @@ class Crew:
             )
             .remote(self._spec.to_json(), str(self._folder), str(log_file))
         )
+        speaking = self._tasks.run(_speak(actor))
         try:
             introduction = await settled(actor.introduce.remote())
         except RayActorError as error:
-            self._num_stillborn += 1
-            if self._num_stillborn >= _MAX_STILLBORN:
-                self.failure = InternalError(f"trainers end while they start: {str(error).splitlines()[0][:300]}")
-            self._num_starting -= 1
-            self.fill()
+            await self._stillborn(error)
         except DtrainError as error:
             self.failure = error
-            self._num_starting -= 1
             _kill(actor)
         else:
-            self._num_stillborn = 0
-            self._num_starting -= 1
+            self._num_stillborn, self.failure = 0, None
             self._add(actor, introduction)
+        finally:
+            speaking.cancel()
+            self._num_starting -= 1
+        if self.failure is None:
+            self.fill()
+        self._on_ready()
+
+    async def _stillborn(self, error: RayActorError) -> None:
+        """A trainer has died before it was ready: give up after a few, and take more time each."""
+        self._num_stillborn += 1
+        if self._num_stillborn >= _MAX_STILLBORN:
+            self.failure = InternalError(
+                f"trainers end while they start: {str(error).splitlines()[0][:300]}", fix="see the job's logs"
+            )
+        await asyncio.sleep(0.2 * 2**self._num_stillborn)
+
+    def _failed(self, error: DtrainError) -> None:
+        self.failure = error
         self._on_ready()
 
     def _add(self, actor: Any, introduction: Introduction) -> None:
         index = min(set(range(self.size + len(self.ready) + 1)) - {member.index for member in self.ready})
         member = TrainerHandle(index, actor, introduction)
         self.ready.append(member)
-        self._run(self._watch(member))
+        self._tasks.run(self._watch(member))
 
     async def _watch(self, member: TrainerHandle) -> None:
+        speaking = self._tasks.run(_speak(member.actor))
         try:
             await settled(member.actor.live.remote())
         except RayActorError:
             self._lose(member)
+        finally:
+            speaking.cancel()
 
     def _lose(self, member: TrainerHandle) -> None:
         if member in self.ready:
             self.ready.remove(member)
             _kill(member.actor)
             self._on_lost(member)
+            self.fill()
 
-    def _run(self, coroutine: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+async def _speak(actor: Any) -> None:
+    """Let a trainer hear from time to time that it is no orphan."""
+    while True:
+        actor.hear.remote()
+        await asyncio.sleep(_SPEAK_EVERY_S)
 
 
 async def settled(reference: Any) -> Any:
@@ -183,9 +206,14 @@ async def settled(reference: Any) -> Any:
     try:
         return await reference
     except RayTaskError as error:
-        if isinstance(error.cause, DtrainError):
-            raise error.cause from None
-        raise InternalError(f"{type(error.cause).__name__}: {error.cause}") from error
+        raise cause_of(error) from None
+
+
+def cause_of(error: RayTaskError) -> DtrainError:
+    """What was raised on the other side."""
+    if isinstance(error.cause, DtrainError):
+        return error.cause
+    return InternalError(f"{type(error.cause).__name__}: {error.cause}")
 
 
 def _kill(actor: Any) -> None:

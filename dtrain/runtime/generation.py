@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +29,6 @@ class Generation:
         assignment: Assignment,
         coordinator: Any,
         writer: ThreadPoolExecutor,
-        on_word: Callable[[], None],
     ) -> None:
         self._rank = rank
         self._group = group
@@ -37,7 +36,7 @@ class Generation:
         self._coordinator = coordinator
         self._writer = writer
         self._puller = PlanPuller(
-            rank.stager, coordinator, key=self._key, rank=group.rank, after=rank.replica.progress.plan_number, on_word=on_word
+            rank.stager, coordinator, key=self._key, rank=group.rank, after=rank.replica.progress.plan_number
         )
         self._reported_s = 0.0
         self._error: DtrainError | None = None
@@ -61,8 +60,8 @@ class Generation:
             self._raised(InternalError(f"{type(error).__name__}: {error}"))
 
     def _execute(self, staged: StagedPlan) -> None:
-        if staged.sealed is not None:
-            self._rank.replica.seal(staged.sealed)
+        for segment in staged.sealed:
+            self._rank.replica.seal(segment)
         plan = staged.issued.plan
         if plan.kind is StepKind.DATA:
             self._rank.step(plan, staged.batches, newest_ms=staged.issued.newest_ms)

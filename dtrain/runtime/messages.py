@@ -119,12 +119,12 @@ class PlanBatch:
 
     Args:
         is_over: the generation has ended; nothing more will come.
-        sealed: the newest log segment that is durable, if any in this attempt.
+        sealed: log segments that became durable in this generation, up to the plans that this trainer has had.
         plans: consecutive.
         blocks: block id → reference to its rows.
     """
 
     is_over: bool = False
-    sealed: Segment | None = None
+    sealed: Sequence[Segment] = ()
     plans: Sequence[IssuedPlan] = ()
     blocks: Mapping[int, Any] = field(default_factory=dict)

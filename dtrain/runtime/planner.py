@@ -36,17 +36,28 @@ class Planner:
         progress: of the checkpoint that the attempt began with.
         budget: share of rows that may be bad; None for not one.
         buffer_rows: rows to hold before reading stops (backpressure).
+        buffer_bytes: bytes of blocks to hold before reading stops.
     """
 
-    def __init__(self, cutter: Cutter, *, progress: Progress, budget: float | None, buffer_rows: int) -> None:
+    def __init__(
+        self,
+        cutter: Cutter,
+        *,
+        progress: Progress,
+        budget: float | None,
+        buffer_rows: int,
+        buffer_bytes: int = 256 * 2**20,
+    ) -> None:
         self.cutter = cutter
         self.plan_number = progress.plan_number
-        self.sealed: Segment | None = None
+        self._sealed: list[Segment] = []
         self.is_barred = False
         self._rows_trained = progress.rows_trained
         self._rows_rejected = progress.rows_rejected
         self._budget = budget
         self._buffer_rows = buffer_rows
+        self._buffer_bytes = buffer_bytes
+        self._bytes: dict[int, int] = {}
         self._issued: deque[IssuedPlan] = deque()
         self._blocks: dict[int, Any] = {}
         self._num_blocks = 0
@@ -55,12 +66,14 @@ class Planner:
 
     @property
     def wants_blocks(self) -> bool:
-        """Whether there is room for more rows."""
-        return self.cutter.num_waiting < self._buffer_rows
+        """Whether there is room for more, or a step waits for a partition of which nothing has come."""
+        has_room = self.cutter.num_waiting < self._buffer_rows and sum(self._bytes.values()) < self._buffer_bytes
+        return has_room or self.cutter.is_starved
 
     def form(self, world_size: int, *, plan_number: int) -> None:
         """A new generation pulls from behind `plan_number` on."""
         self._pullers = {rank: _Puller(plan_number) for rank in range(world_size)}
+        self._sealed = []
         self.is_barred = False
 
     def add_block(self, meta: BlockMeta, reference: Any, *, now_s: float) -> None:
@@ -68,6 +81,7 @@ class Planner:
         self._num_blocks += 1
         if meta.num_rows:
             self._blocks[self._num_blocks] = reference
+            self._bytes[self._num_blocks] = meta.num_bytes
         self.cutter.add(self._num_blocks, meta, now_s=now_s)
 
     def cut(self, *, now_s: float) -> bool:
@@ -76,6 +90,7 @@ class Planner:
         Raises:
             BadRecordError: the next step would hold more bad rows than the job bears.
         """
+        self._check(self.cutter.passed)  # a stream of bad records alone is never cut
         num_before = self.plan_number
         while not self.is_barred and self.plan_number - self._pulled() < self._ahead():
             cut = self.cutter.cut(now_s=now_s)
@@ -101,10 +116,15 @@ class Planner:
         plans = [item for item in self._issued if item.plan.number > after][: self._ahead()]
         if not plans:
             return None
+        sealed = [segment for segment in self._sealed if segment.last <= after]  # a trainer has applied what it forgets
         wanted = {block for item in plans for block, _, _ in item.pieces} - puller.blocks
         puller.blocks |= wanted
         puller.blocks -= {block for item in plans for block in item.exhausted}
-        return PlanBatch(sealed=self.sealed, plans=plans, blocks={block: self._blocks[block] for block in wanted})
+        return PlanBatch(sealed=sealed, plans=plans, blocks={block: self._blocks[block] for block in wanted})
+
+    def seal(self, segment: Segment) -> None:
+        """A log segment is durable: trainers may forget it."""
+        self._sealed = [old for old in self._sealed if old.last > self._pulled()] + [segment]
 
     def reported(self, plan_number: int, steps_s: Sequence[float]) -> None:
         """Replicas stand at `plan_number`, or one step behind: what nobody needs any more is let go."""
@@ -115,6 +135,7 @@ class Planner:
         while self._issued and self._issued[0].plan.number <= done:
             for block in self._issued.popleft().exhausted:
                 self._blocks.pop(block, None)
+                self._bytes.pop(block, None)
 
     def _issue(self, issued: IssuedPlan) -> None:
         self.plan_number = issued.plan.number

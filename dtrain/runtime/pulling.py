@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StagedPlan:
-    """A plan and this rank's rows of it; `sealed` is a segment that became durable before it."""
+    """A plan and this rank's rows of it; `sealed` became durable before it."""
 
     issued: IssuedPlan
     batches: Sequence[SpanBatch]
-    sealed: Segment | None
+    sealed: Sequence[Segment]
 
 
 class PlanPuller:
@@ -41,18 +41,14 @@ class PlanPuller:
         key: (attempt, generation).
         rank: of this member.
         after: plan number of the replica.
-        on_word: called whenever the coordinator has answered.
     """
 
-    def __init__(
-        self, stager: Stager, coordinator: Any, *, key: tuple[int, int], rank: int, after: int, on_word: Callable[[], None]
-    ) -> None:
+    def __init__(self, stager: Stager, coordinator: Any, *, key: tuple[int, int], rank: int, after: int) -> None:
         self._stager = stager
         self._coordinator = coordinator
         self._key = key
         self._rank = rank
         self._after = after
-        self._on_word = on_word
         self._references: dict[int, Any] = {}  # of blocks that live
         self._blocks: dict[int, Any] = {}  # those that this rank has needed
         self._staged: queue.Queue[StagedPlan | Exception | None] = queue.Queue(maxsize=1)
@@ -84,7 +80,6 @@ class PlanPuller:
         try:
             while not self._is_closed.is_set():
                 batch: PlanBatch = ray.get(self._coordinator.pull.remote(self._key, self._rank, self._after))
-                self._on_word()
                 if batch.is_over:
                     self._put(None)
                     return
@@ -111,7 +106,7 @@ class PlanPuller:
                 self._blocks.pop(key, None)
                 self._references.pop(key, None)
             self._put(StagedPlan(issued, batches, sealed))
-            sealed = None
+            sealed = ()
             self._after = plan.number
 
     def _put(self, item: StagedPlan | Exception | None) -> None:

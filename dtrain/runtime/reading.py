@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.clock import Clock
 from dtrain.errors import DtrainError, UnavailableError
-from dtrain.runtime.crew import settled
+from dtrain.runtime.crew import cause_of, settled
 from dtrain.runtime.messages import Beginning, Following, ReadReport
 from dtrain.runtime.planner import Planner
 from dtrain.runtime.reader import Reader
+from dtrain.runtime.tasks import TaskSet
 from dtrain.runtime.tracker import Tracker
 from dtrain.spec.job import JobSpec
 from dtrain.steplog.positions import Partition, Position
@@ -26,6 +27,7 @@ from dtrain.steplog.ranges import RowRange
 
 _IN_FLIGHT = 4
 _RETRY_S = 1.0
+_REPLACE_S = 0.2
 _TRIES_TO_BEGIN = 3
 
 
@@ -86,7 +88,7 @@ class BlockReader:
     def follow(self, reading: Reading) -> None:
         """Blocks flow into the planner from now on."""
         self.pause()
-        self._task = asyncio.get_running_loop().create_task(self._read_until_error(reading))
+        self._task = TaskSet(reading.on_error).run(self._read_until_error(reading))
 
     def pause(self) -> None:
         """No block flows any more."""
@@ -98,9 +100,11 @@ class BlockReader:
         """The rejected records are in the dead-letter topic. Blocking; from a thread."""
         try:
             ray.get(self._actor.send_rejects.remote(list(ranges), to_topic, job_id))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, DtrainError) else error from None
+        except RayTaskError as error:
+            raise cause_of(error) from None
         except RayActorError as error:
+            if self._task is None or self._task.done():
+                self._replace()  # nobody reads any more, so nobody else would
             raise UnavailableError("the reader was lost while it wrote dead letters") from error
 
     def commit(self, positions: Mapping[Partition, Position], *, group: str) -> None:
@@ -125,12 +129,10 @@ class BlockReader:
                 await self._read(reading)
             except RayActorError:
                 self._replace()
+                await asyncio.sleep(_REPLACE_S)
             except UnavailableError as error:
                 self._tracker.happened("source", error.reason)
                 await asyncio.sleep(_RETRY_S)
-            except DtrainError as error:
-                reading.on_error(error)
-                return
 
     async def _follow_from_here(self, reading: Reading) -> None:
         self._epoch += 1

@@ -29,7 +29,6 @@ class Tracker:
     last_checkpoint: str = ""
     last_checkpoint_at_s: float = 0.0
     metrics_port: int = 0
-    checkpoints_s: list[float] = field(default_factory=list)
     _report: TrainReport | None = None
     _progress: Progress = field(default_factory=Progress)
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
@@ -39,7 +38,9 @@ class Tracker:
     _num_happened: int = 0
 
     def happened(self, kind: str, message: str) -> None:
-        """Something is worth a line in the job's history."""
+        """Something is worth a line in the job's history; what repeats itself is one line."""
+        if self._happenings and (self._happenings[-1].kind, self._happenings[-1].message) == (kind, message):
+            return
         self._happenings.append(Happening(self.clock.wall_s(), kind, message))
         self._num_happened += 1
 
@@ -48,11 +49,6 @@ class Tracker:
         fresh = self._num_happened - cursor
         lines = tuple(self._happenings)[-fresh:] if fresh > 0 else ()
         return lines, self._num_happened
-
-    def checkpointed(self, name: str, *, at_s: float, took_s: float) -> None:
-        """A checkpoint is durable since wall time `at_s`; its commit took `took_s`."""
-        self.last_checkpoint, self.last_checkpoint_at_s = name, at_s
-        self.checkpoints_s.append(took_s)
 
     def read(self, *, num_offsets: int, num_rows: int) -> None:
         """A block was read: so many offsets held so many rows; how lag in rows is estimated."""

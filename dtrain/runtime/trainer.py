@@ -18,7 +18,7 @@ import ray
 from dtrain import logs
 from dtrain.checkpoint.manifest import Snapshot
 from dtrain.checkpoint.store import CheckpointStore
-from dtrain.errors import DtrainError, InternalError
+from dtrain.errors import DtrainError, InternalError, UnavailableError
 from dtrain.runtime.messages import Assignment, Introduction
 from dtrain.spec.job import JobSpec
 from dtrain.steplog.positions import Positions
@@ -51,6 +51,9 @@ class Trainer:
         self._rendezvous: Rendezvous | None = None
         self._generation: Generation | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._lock = threading.Lock()
+        self._ticket = 0
+        self._watched = threading.Event()
         self._heard_s = time.monotonic()
         threading.Thread(target=self._end_when_orphaned, name="orphan-watch", daemon=True).start()
 
@@ -58,17 +61,22 @@ class Trainer:
         """Build the task's model, unless that was done, and say who this is. Raises `TaskError`."""
         from dtrain.rank import Rank
 
-        self._heard_s = time.monotonic()
+        self.hear()
         self._rank = self._rank or Rank(self._spec, self._store)
         return Introduction(os.getpid(), ray.util.get_node_ip_address(), _address(), self._rank.schema)
 
+    def hear(self) -> None:
+        """A coordinator is there: the trainer does not end itself for a while."""
+        self._heard_s = time.monotonic()
+
     def live(self) -> None:
-        """Never return: whoever waits for this hears of the process's end."""
-        threading.Event().wait()
+        """Do not return while this process lives: whoever waits for it hears of the end. A later caller takes the place over."""
+        self._watched.set()
+        mine = self._watched = threading.Event()
+        mine.wait()
 
     def genesis(self, positions: Positions) -> Snapshot:
         """Write the fresh replica's state, for checkpoint 0."""
-        self._heard_s = time.monotonic()
         return self._built().genesis(positions)
 
     def host(self) -> tuple[str, int]:
@@ -81,18 +89,22 @@ class Trainer:
     def end(self) -> DtrainError | None:
         """The generation is over for this member: it applies nothing more under it, even if a collective still completes.
 
+        Nor does one begin that is being formed: its `form` fails.
+
         Returns:
             What ended it here before, if anything did.
         """
-        self._heard_s = time.monotonic()
-        generation, self._generation = self._generation, None
+        self.hear()
+        with self._lock:
+            self._ticket += 1
+            generation, self._generation = self._generation, None
         return generation.end() if generation is not None else None
 
     def form(self, assignment: Assignment, coordinator: Any) -> None:
-        """Be part of a generation: adopt its state, form its group, train. Returns once the group is formed.
+        """Be part of a generation: form its group, adopt its state, train. Returns once that has begun.
 
         Raises:
-            UnavailableError: a member did not come.
+            UnavailableError: a member did not come, or the generation was ended while it formed.
             CorruptError: the checkpoint's blob is not what was written.
             DriftError: it is that of another model.
         """
@@ -100,23 +112,25 @@ class Trainer:
         from dtrain.train.group import GroupTerms, TorchCollective
 
         self.end()
-        rank = self._built()
-        rank.load(blob=assignment.blob, progress=assignment.progress)
-        terms = GroupTerms(
-            prefix=assignment.prefix,
-            host=assignment.host,
-            port=assignment.port,
-            rank=assignment.rank,
-            world_size=assignment.world_size,
-            backend=assignment.backend,
+        rank, ticket = self._built(), self._ticket
+        group = TorchCollective(
+            GroupTerms(
+                prefix=assignment.prefix,
+                host=assignment.host,
+                port=assignment.port,
+                rank=assignment.rank,
+                world_size=assignment.world_size,
+                backend=assignment.backend,
+            )
         )
-        group = TorchCollective(terms)
-        rank.join(group)
+        with self._lock:  # one thread at a time touches the replica, and only for the newest word
+            if ticket != self._ticket:
+                group.abandon()
+                raise UnavailableError("the generation was ended while it formed")
+            rank.load(blob=assignment.blob, progress=assignment.progress)
+            rank.join(group)
+            self._generation = Generation(rank, group, assignment, coordinator, self._writer)
         self._log.info("forms", generation=assignment.prefix, rank=assignment.rank, world_size=assignment.world_size)
-        self._generation = Generation(rank, group, assignment, coordinator, self._writer, self._hear)
-
-    def _hear(self) -> None:
-        self._heard_s = time.monotonic()
 
     def _built(self) -> Rank:
         if self._rank is None:

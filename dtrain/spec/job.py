@@ -182,6 +182,10 @@ class JobSpec(Section):
         if workers.max > num_slices:
             reason = f"{workers.max} is more than `batch.num_slices` ({num_slices})"
             raise problem(reason, fix=f"raise that or use at most {num_slices}", path="workers.max")
+        if workers.gpus and self.train.numerics == "exact":
+            raise problem(
+                "exact is not promised on GPUs yet", fix="write fast, or leave `workers.gpus` out", path="train.numerics"
+            )
         if isinstance(bad, DeadLetters) and bad.send_to == self.source.topic:
             reason = f"{bad.send_to!r} is the topic that the job trains on"
             raise problem(reason, fix="name another one", path="source.on_bad_record.send_to")

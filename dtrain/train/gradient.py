@@ -82,9 +82,9 @@ class GradientWriter:
     def _take_back_buffers(self, row: Tensor, before: Sequence[Tensor], *, share: float) -> None:
         """Put module buffers back; their change, weighted by this span's share of the rows, waits for the apply block."""
         with torch.no_grad():
-            for change, buffer, old in zip(self._layout.changes(row), self._layout.buffers, before, strict=True):
-                change.copy_((buffer.to(change.dtype) - old.to(change.dtype)) * share)
-                buffer.copy_(old)
+            for change, slot, old in zip(self._layout.changes(row), self._layout.slots, before, strict=True):
+                change.copy_(_change(slot.now(), old)).mul_(share)
+                slot.put_back(old)
 
     def _checked(self, losses: object, batch: Batch) -> Tensor:
         expected = next(iter(batch.values())).shape[0]
@@ -95,3 +95,10 @@ class GradientWriter:
                 fix='return one loss a row, [rows], as with reduction="none"; dtrain takes the mean over all workers\' rows',
             )
         return losses
+
+
+def _change(now: Tensor, old: Tensor) -> Tensor:
+    """What a forward added to a buffer; nothing where it is as before, infinities included. A bool that flipped is 1."""
+    if old.dtype == torch.bool:
+        return now != old
+    return torch.where(now == old, torch.zeros_like(old), now - old)

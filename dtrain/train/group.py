@@ -6,6 +6,7 @@ No global process group exists: a generation's group has its own store, prefix a
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from dtrain.errors import CollectiveError, UnavailableError
 
 _SLICE = timedelta(milliseconds=50)  # how soon a waiting rank hears that it was abandoned
+_POLL_S = 0.0002
 
 
 class Rendezvous:
@@ -62,6 +64,7 @@ class TorchCollective:
     def __init__(self, terms: GroupTerms) -> None:
         self.rank = terms.rank
         self.world_size = terms.world_size
+        self._is_nccl = terms.backend == "nccl"
         self._is_abandoned = threading.Event()
         self._group = _form(terms)
 
@@ -73,17 +76,31 @@ class TorchCollective:
             work = self._group.allreduce([buffer])
         except RuntimeError as error:
             raise self._lost(error) from error
-        while True:
-            try:
-                work.wait(_SLICE)
-                return
-            except RuntimeError as error:
-                if work.is_completed():
-                    raise self._lost(error) from error
-                if self._is_abandoned.is_set():
-                    _park(work, self._group, buffer)
-                    self._group = None
-                    raise CollectiveError("the generation ended during a collective") from error
+        while not self._has_come(work):
+            if self._is_abandoned.is_set():
+                self._leave(work, buffer)
+                raise CollectiveError("the generation ended during a collective")
+
+    def _has_come(self, work: Any) -> bool:
+        """Whether the operation is complete, after at most a slice of waiting."""
+        try:
+            if self._is_nccl and not work.is_completed():  # its `wait` would order streams, and not wait at all
+                time.sleep(_POLL_S)
+                return False
+            work.wait(_SLICE)
+        except RuntimeError as error:
+            if work.is_completed():
+                raise self._lost(error) from error
+            return False
+        return True
+
+    def _leave(self, work: Any, buffer: Tensor) -> None:
+        """End an operation in flight: NCCL can abort it, gloo's must come to its own end."""
+        if self._is_nccl:
+            self._group.abort()
+        else:
+            _park(work, self._group, buffer)
+        self._group = None
 
     def abandon(self) -> None:
         """End the group for this rank."""

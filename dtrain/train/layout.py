@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
+from dtrain.errors import TaskError
+
 _ALIGNMENT = 16  # numbers: 64 bytes in float32
+
+
+@dataclass(frozen=True, slots=True)
+class BufferSlot:
+    """Where a module keeps one of its buffers, and the tensor that belongs there: user code may put another in its place."""
+
+    module: nn.Module
+    name: str
+    tensor: Tensor
+
+    def now(self) -> Tensor:
+        """What stands there at present."""
+        found = self.module._buffers[self.name]
+        return self.tensor if found is None else found
+
+    def put_back(self, values: Tensor) -> None:
+        """The tensor that belongs there stands there, with `values`."""
+        self.module._buffers[self.name] = self.tensor
+        self.tensor.copy_(values)
 
 
 class FlatLayout:
@@ -24,7 +46,8 @@ class FlatLayout:
 
     def __init__(self, model: nn.Module, *, score_size: int) -> None:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.buffers = list(model.buffers())
+        self.slots = _slots(model)
+        self.buffers = [slot.tensor for slot in self.slots]
         sizes = [score_size, len(self.parameters), *(t.numel() for t in (*self.parameters, *self.buffers))]
         starts = [0, *accumulate(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]
         spans = [slice(start, start + size) for start, size in zip(starts, sizes, strict=False)]
@@ -32,7 +55,9 @@ class FlatLayout:
         self.scores, self.touched = spans[0], spans[1]
         self._gradients = spans[2 : 2 + len(self.parameters)]
         self._changes = spans[2 + len(self.parameters) :]
-        is_wide = any(p.dtype == torch.float64 for p in self.parameters)
+        if any(t.is_complex() for t in (*self.parameters, *self.buffers)):
+            raise TaskError("the model has complex parameters or buffers", fix="keep real and imaginary parts as real tensors")
+        is_wide = any(t.dtype == torch.float64 for t in (*self.parameters, *self.buffers))
         self.dtype = torch.float64 if is_wide else torch.float32
         self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
 
@@ -64,6 +89,16 @@ class FlatLayout:
         touched: Sequence[float] = row[self.touched].tolist()
         for parameter, gradient, count in zip(self.parameters, self.gradients(row), touched, strict=True):
             parameter.grad = gradient.to(parameter.dtype) if count else None
+
+
+def _slots(model: nn.Module) -> list[BufferSlot]:
+    """Every buffer once, also where modules share it."""
+    found: dict[int, BufferSlot] = {}
+    for module in model.modules():
+        for name, tensor in module._buffers.items():
+            if tensor is not None:
+                found.setdefault(id(tensor), BufferSlot(module, name, tensor))
+    return list(found.values())
 
 
 def _zero(tensors: Iterable[Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from dtrain.spec.job import JobSpec
 from dtrain.steplog.entries import Entry, Plan, StepKind
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.segments import Segment
+from dtrain.train import plain
 from dtrain.train.collective import Collective
 from dtrain.train.gradient import GradientWriter, SpanBatch
 from dtrain.train.layout import FlatLayout
@@ -110,7 +110,10 @@ class Replica:
     def _move_buffers(self, total: Tensor) -> None:
         with torch.no_grad():
             for buffer, change in zip(self._layout.buffers, self._layout.changes(total), strict=True):
-                buffer += change.to(buffer.dtype) if buffer.is_floating_point() else change.round().to(buffer.dtype)
+                if buffer.dtype == torch.bool:
+                    buffer.logical_xor_(change > 0.5)
+                else:
+                    buffer += (change if buffer.is_floating_point() else change.round()).to(buffer.dtype)
 
     def seal(self, segment: Segment) -> None:
         """The log up to `segment.last` is durable; the tail forgets it."""
@@ -124,7 +127,7 @@ class Replica:
         tensors, groups = optimizer_tensors(self._optimizer)
         notes = {"optimizer": groups}
         if self._scheduler is not None:
-            notes["scheduler"] = json.dumps(self._scheduler.state_dict(), sort_keys=True)
+            notes["scheduler"] = plain.write(self._scheduler.state_dict(), what="the schedule")
         scores = {name: tensor.clone() for name, tensor in self.scores.state().items()}
         return State({**model_tensors(self.model), **tensors, **scores}, notes, self.progress)
 
@@ -140,7 +143,7 @@ class Replica:
         load_model(self.model, state.tensors)
         load_optimizer(self._optimizer, state.tensors, state.notes["optimizer"])
         if self._scheduler is not None and "scheduler" in state.notes:
-            self._scheduler.load_state_dict(json.loads(state.notes["scheduler"]))
+            self._scheduler.load_state_dict(plain.read(state.notes["scheduler"]))
         self.scores.load(state.tensors)
         self.progress = state.progress
         self.tail = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from dtrain.errors import DriftError
 from dtrain.steplog.progress import Progress
+from dtrain.train import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +30,45 @@ class State:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the weights and buffers."""
-    return {f"model/{name}": tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    """Copies of the weights and of all buffers, those that a `state_dict` leaves out too: forwards change them."""
+    return {f"model/{name}": tensor.detach().cpu().clone() for name, tensor in _named(model).items()}
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy weights and buffers into `model`, in place.
 
     Raises:
-        DriftError: names or shapes differ: this is another model.
+        DriftError: names or shapes differ: this is another model. Nothing was changed.
     """
     given = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
-    try:
-        model.load_state_dict(given, strict=True)
-    except RuntimeError as error:
+    own = _named(model)
+    differing = sorted(set(given) ^ set(own)) or [name for name in own if own[name].shape != given[name].shape]
+    if differing:
         raise DriftError(
-            f"the task's model is not the checkpoint's: {' '.join(str(error).split())[:400]}",
+            f"the task's model is not the checkpoint's: {', '.join(differing[:5])} differ(s)",
             fix="restore the code and `params` that the job began with, or submit a new job",
-        ) from error
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
+
+def _named(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], str]:
     """Copies of the optimizer's tensors, and the rest of its state as JSON."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
-    plain: dict[str, dict[str, Any]] = {}
+    rest: dict[int, dict[str, Any]] = {}
     for index, slots in state["state"].items():
         for key, value in slots.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{index}/{key}"] = value.detach().cpu().clone()
             else:
-                plain.setdefault(str(index), {})[key] = value
-    return tensors, json.dumps({"groups": state["param_groups"], "plain": plain}, sort_keys=True)
+                rest.setdefault(index, {})[key] = value
+    return tensors, plain.write({"groups": state["param_groups"], "slots": rest}, what="the optimizer")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], notes: str) -> None:
@@ -70,15 +77,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     Raises:
         DriftError: it has other parameter groups: this is another optimizer or model.
     """
-    saved = json.loads(notes)
-    slots: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in saved["plain"].items()}
+    saved = plain.read(notes)
+    slots: dict[int, dict[str, Any]] = {index: dict(values) for index, values in saved["slots"].items()}
     for name, tensor in tensors.items():
         if name.startswith("optimizer/"):
             _, index, key = name.split("/", 2)
             slots.setdefault(int(index), {})[key] = tensor.clone()
-    groups = [{key: tuple(v) if key == "betas" else v for key, v in group.items()} for group in saved["groups"]]
     try:
-        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        optimizer.load_state_dict({"state": slots, "param_groups": saved["groups"]})
     except ValueError as error:
         raise DriftError(
             f"the task's optimizer is not the checkpoint's: {error}",
