@@ -15,9 +15,11 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from dtrain.errors import UnavailableError
 from dtrain.stream.programs import disk_errors, failed, run
@@ -33,8 +35,8 @@ _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.
 class Broker:
     """A broker that answers at `bootstrap`.
 
-    Its life is tied to the thread that started it: where util-linux's `setpriv` exists, the kernel ends the broker when that
-    thread ends, however it ends. Elsewhere it lives until `close`.
+    Its life is tied to this process: where util-linux's `setpriv` exists, the kernel ends the broker when this process ends,
+    however it ends. Elsewhere it lives until `close`.
 
     Args:
         bootstrap: host:port of its listener.
@@ -170,9 +172,7 @@ class Broker:
         if _is_taken(host, int(port)):
             raise UnavailableError(f"{self.bootstrap} is taken by another process", fix="end that one, or start a new broker")
         with disk_errors(self._folder), log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+            self._process = _spawner().submit(_spawn, command, output).result()
         deadline = time.monotonic() + timeout_s
         while not _answers(host, int(port)) and self.pid is not None:
             if time.monotonic() > deadline:
@@ -290,6 +290,16 @@ def _free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise UnavailableError("no free ports between 20000 and 32000", fix="end the processes that hold them")
+
+
+@cache
+def _spawner() -> ThreadPoolExecutor:
+    """A thread that lives as long as this process: the kernel ends a broker with the *thread* that started it."""
+    return ThreadPoolExecutor(1, thread_name_prefix="broker-spawner")
+
+
+def _spawn(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
 
 def _dies_with_us(kind: str) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,16 @@ def test_broker_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) 
         owner.send_signal(signal.SIGKILL)
     assert select.select([descriptor], [], [], 10)[0] == [descriptor]
     os.close(descriptor)
+
+
+@needs_jars
+def test_broker_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    started: list[Broker] = []
+    thread = threading.Thread(target=lambda: started.append(Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE))))
+    thread.start()
+    thread.join()
+    with started[0] as broker, closing(Kafka(broker)) as kafka:
+        assert kafka.produce(kafka.new_topic(), 0, [b"one"]) == [0]
 
 
 @needs_jars
