@@ -34,6 +34,7 @@ format: ## what of the style can be done by itself
 bench: setup ## benchmarks beside their peers; one: make bench ID=P1
 	$(PYTHON) -m benchmarks.run $(ID)
 
-proto: ## dtrain/rpc/v1 from protos/
+proto: ## dtrain/rpc/v1 from protos/, docs/job.md from the schema
 	@deploy/setup.sh python
 	$(PYTHON) -m scripts.generate_protos
+	$(PYTHON) -m scripts.generate_job_docs

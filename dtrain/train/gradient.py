@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dtrain.errors import DtrainError, TaskError
 from dtrain.policy.slices import RowSpan
 from dtrain.train.layout import FlatLayout
-from dtrain.train.numerics import seed_of
+from dtrain.train.numerics import seed_everything, seed_of
 from dtrain.train.scores import Scorer
 from dtrain.train.task import Batch, Task
 
@@ -60,7 +60,7 @@ class GradientWriter:
         if len(rows) < flat.shape[0] or not batches:
             flat.zero_()
         for row, item in zip(rows, batches, strict=False):
-            torch.manual_seed(seed_of(self._seed, step, item.span.first_slice))
+            seed_everything(seed_of(self._seed, step, item.span.first_slice))
             self._write_span(flat[row], item.batch, num_rows=num_rows)
 
     def _write_span(self, row: Tensor, batch: Batch, *, num_rows: int) -> None:

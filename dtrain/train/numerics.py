@@ -23,3 +23,10 @@ def fingerprint(mode: str, *, device: str) -> dict[str, str]:
 def seed_of(*parts: int) -> int:
     """A seed for `parts`, e.g. (job seed, step, slice): far apart even where the parts are close."""
     return int.from_bytes(hashlib.sha256(",".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """What is random from now on depends on `seed`. `torch.manual_seed` does the same, and formats a traceback each time."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
