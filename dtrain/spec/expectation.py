@@ -91,7 +91,8 @@ def _texts(schema: Schema) -> list[str]:
         return words
     if kind == "object":
         names = ", ".join(schema.get("properties", {}))
-        return [f"a section with {names}" if names else "a section" if schema.get("additionalProperties") is True else _OFFSETS]
+        has_offsets = resolved(schema.get("additionalProperties") or {}).get("type") == "integer"
+        return [f"a section with {names}" if names else _OFFSETS if has_offsets else "a section"]
     if kind == "array":
         return [f"a list of {expectation(schema['items'])}"]
     text = _TEXTS.get(schema.get("format", kind), "a value")

@@ -158,7 +158,7 @@ class JobSpec(Section):
     """A whole job."""
 
     name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9 and '-', at most 56; the job's id begins with it.")
-    task: str = Field(pattern=TASK_PATTERN, description="module:Class in `code`, or a built-in task.")
+    task: str = Field(pattern=TASK_PATTERN, description="module:Class in `code`, or of an installed package.")
     code: str = Field(
         "", description="Folder of the task's module, from the job file's folder; readable where the workers run."
     )

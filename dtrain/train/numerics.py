@@ -28,5 +28,5 @@ def seed_of(*parts: int) -> int:
 def seed_everything(seed: int) -> None:
     """What is random from now on depends on `seed`. `torch.manual_seed` does the same, and formats a traceback each time."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
