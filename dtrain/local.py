@@ -171,10 +171,12 @@ class LocalJob:
 
     def _read(self) -> None:
         """Blocks that have come wait in the cutter. A broker that does not answer is asked again, for ever."""
-        if self._cutter.num_waiting >= 4 * self._spec.batch.rows and not self._cutter.is_starved:
+        enough_rows = 4 * self._spec.batch.rows
+        if not self._cutter.has_room(enough_rows):
             return  # backpressure: what waits is enough
         try:
             self._feed = self._feed or self._follow()
+            self._feed.hold(self._cutter.sated(enough_rows))
             blocks = self._feed.poll(max_wait_s=_POLL_S)
         except UnavailableError as error:
             self._tracker.happened("source", str(error))

@@ -86,10 +86,17 @@ class Cutter:
         """What was read behind the positions and has no good rows; `pass_over` moves behind it."""
         return tuple(self._passed[partition] for partition in sorted(self._passed))
 
-    @property
-    def is_starved(self) -> bool:
-        """`strict` alone: the next step waits for a partition that has fewer rows than its share, however many the others have."""
-        return self._is_strict and not self.is_read and self._is_short(self._waiting_rows())
+    def sated(self, limit_rows: int) -> frozenset[Partition]:
+        """`strict` alone: partitions of which enough waits, that is their part of `limit_rows`, while others may have nothing."""
+        if not self._is_strict:
+            return frozenset()
+        return frozenset(p for p, rows in self._waiting_rows().items() if rows * len(self._queues) >= limit_rows)
+
+    def has_room(self, limit_rows: int) -> bool:
+        """Whether more rows are wanted: of all partitions together; in `strict`, of any."""
+        if not self._is_strict:
+            return self.num_waiting < limit_rows
+        return len(self.sated(limit_rows)) < len(self._queues)
 
     @property
     def read_to(self) -> Positions:

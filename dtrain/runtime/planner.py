@@ -12,6 +12,7 @@ from dtrain.policy.rejects import check_rejects
 from dtrain.runtime.messages import IssuedPlan, PlanBatch
 from dtrain.steplog.blocks import BlockMeta
 from dtrain.steplog.entries import Plan, StepKind
+from dtrain.steplog.positions import Partition
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.ranges import RowRange
 from dtrain.steplog.segments import Segment
@@ -66,9 +67,14 @@ class Planner:
 
     @property
     def wants_blocks(self) -> bool:
-        """Whether there is room for more, or a step waits for a partition of which nothing has come."""
-        has_room = self.cutter.num_waiting < self._buffer_rows and sum(self._bytes.values()) < self._buffer_bytes
-        return has_room or self.cutter.is_starved
+        """Whether there is room for more; there always is while no step can be cut from what is there."""
+        has_bytes = sum(self._bytes.values()) < self._buffer_bytes or not self._issued
+        return self.cutter.has_room(self._buffer_rows) and has_bytes
+
+    @property
+    def sated(self) -> frozenset[Partition]:
+        """Partitions of which no more is wanted for now."""
+        return self.cutter.sated(self._buffer_rows)
 
     def form(self, world_size: int, *, plan_number: int) -> None:
         """A new generation pulls from behind `plan_number` on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,17 +63,32 @@ class Reader:
         )
         self._log.info("follows", epoch=following.epoch, positions={str(p): tuple(v) for p, v in following.positions.items()})
 
-    def next(self, epoch: int) -> tuple[ReadReport, pa.RecordBatch | None]:
-        """The next block: its descriptor, and its rows as an object that belongs to the caller and outlives this process."""
+    def next(self, epoch: int, sated: Collection[Partition]) -> tuple[ReadReport, pa.RecordBatch | None]:
+        """The next block: its descriptor, and its rows as an object that belongs to the caller and outlives this process.
+
+        Args:
+            epoch: of the `follow` that the caller means.
+            sated: partitions of which no more is wanted for now.
+        """
         if epoch != self._epoch or self._feed is None:
             return ReadReport(self._epoch, None, {}), None
-        if not self._ready:
+        self._feed.hold(sated)
+        block = self._pop(sated)
+        if block is None:
             self._ready.extend(self._feed.poll(max_wait_s=_POLL_S))
+            block = self._pop(sated)
         ends = dict(self._feed.end_offsets())
-        if not self._ready:
+        if block is None:
             return ReadReport(epoch, None, ends), None
-        block = self._ready.popleft()
         return ReadReport(epoch, block.meta, ends), block.batch if block.meta.num_rows else None
+
+    def _pop(self, sated: Collection[Partition]) -> Block | None:
+        """The first block that is ready and wanted."""
+        for index, block in enumerate(self._ready):
+            if block.meta.partition not in sated:
+                del self._ready[index]
+                return block
+        return None
 
     def send_rejects(self, ranges: Sequence[RowRange], to_topic: str, job_id: str) -> int:
         """Write the rejected records of `ranges` to the dead-letter topic; they are there when this returns."""

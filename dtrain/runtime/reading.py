@@ -153,7 +153,7 @@ class BlockReader:
         planner = reading.planner
         while not planner.cutter.is_read:
             while planner.wants_blocks and len(flying) < _IN_FLIGHT:
-                flying.append(self._actor.next.options(num_returns=2).remote(self._epoch))
+                flying.append(self._actor.next.options(num_returns=2).remote(self._epoch, planner.sated))
             if not flying:
                 await asyncio.sleep(0.005)  # backpressure: enough waits
                 continue

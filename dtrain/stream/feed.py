@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dtrain.clock import Clock
 from dtrain.data.block import Block
@@ -28,6 +28,7 @@ class LogFeed:
         self._clock = clock
         self._known_at_s = clock.monotonic_s()
         self._tail: Tail = log.tail({c.partition: c.position.offset for c in cursors})
+        self._held: frozenset[Partition] = frozenset()
         for cursor in cursors:
             if cursor.is_done:
                 self._tail.pause(cursor.partition)
@@ -48,6 +49,14 @@ class LogFeed:
             if cursor.is_done:
                 self._tail.pause(partition)
         return blocks
+
+    def hold(self, partitions: Collection[Partition]) -> None:
+        """See `Feed.hold`."""
+        held = frozenset(partitions)
+        for partition in held ^ self._held:
+            if not self._cursors[partition].is_done:
+                (self._tail.pause if partition in held else self._tail.resume)(partition)
+        self._held = held
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """See `Feed.end_offsets`."""

@@ -259,6 +259,12 @@ class KafkaTail:
         self._paused.add(partition)
         self._consumer.pause(_to_kafka(partition))
 
+    def resume(self, partition: Partition) -> None:
+        """See `Tail.resume`."""
+        self._paused.discard(partition)
+        self._moved_at_s[partition] = self._clock.monotonic_s()
+        self._consumer.resume(_to_kafka(partition))
+
     def end_offsets(self) -> Mapping[Partition, int]:
         """See `Tail.end_offsets`."""
         return dict(self._ends)

@@ -56,6 +56,10 @@ class Tail(Protocol):
         """Nothing more comes of `partition`."""
         ...
 
+    def resume(self, partition: Partition) -> None:
+        """What follows comes of `partition` again, from where it was paused."""
+        ...
+
     def end_offsets(self) -> Mapping[Partition, int]:
         """Per partition the newest known end of what can be read. Does not block."""
         ...

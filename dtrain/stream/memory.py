@@ -149,6 +149,7 @@ class MemoryTail:
     def __init__(self, topic: MemoryTopic, offsets: Mapping[Partition, int]) -> None:
         self._topic = topic
         self._next = dict(offsets)
+        self._paused: set[Partition] = set()
 
     def poll(self, *, max_wait_s: float) -> Sequence[Fetched]:
         """See `Tail.poll`."""
@@ -163,7 +164,11 @@ class MemoryTail:
 
     def pause(self, partition: Partition) -> None:
         """See `Tail.pause`."""
-        self._next.pop(partition, None)
+        self._paused.add(partition)
+
+    def resume(self, partition: Partition) -> None:
+        """See `Tail.resume`."""
+        self._paused.discard(partition)
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """See `Tail.end_offsets`."""
@@ -179,6 +184,8 @@ class MemoryTail:
     def _fetch(self) -> list[Fetched]:
         found = []
         for partition, offset in self._next.items():
+            if partition in self._paused:
+                continue
             begin, end = self._topic.bounds[partition]
             if not begin <= offset <= end:
                 raise OutOfRangeError(f"{partition}: {offset} is not in [{begin}, {end}]")

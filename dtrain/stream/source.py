@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,6 +57,10 @@ class Feed(Protocol):
             DataLossError: retention has overtaken a position, or the topic is shorter than it was.
             UnavailableError: the broker has not answered for longer than the feed bears; try again with a new feed.
         """
+        ...
+
+    def hold(self, partitions: Collection[Partition]) -> None:
+        """Nothing comes of `partitions`, and of them alone, until this is called again: enough of them waits elsewhere."""
         ...
 
     def end_offsets(self) -> Mapping[Partition, int]:

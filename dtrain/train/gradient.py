@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dtrain.errors import DtrainError, TaskError
 from dtrain.policy.slices import RowSpan
-from dtrain.train.layout import FlatLayout
+from dtrain.train.layout import FlatBuffer, FlatLayout, FlatRow
 from dtrain.train.numerics import seed_everything, seed_of
 from dtrain.train.scores import Scorer
 from dtrain.train.task import Batch, Task
@@ -44,8 +44,8 @@ class GradientWriter:
         self._seed = seed
         self._is_mean = is_mean
 
-    def write(self, flat: Tensor, batches: Sequence[SpanBatch], *, step: int, num_rows: int) -> None:
-        """Fill `flat` [1 or num_slices, width] with this rank's sums; rows of other ranks' slices are zero.
+    def write(self, flat: FlatBuffer, batches: Sequence[SpanBatch], *, step: int, num_rows: int) -> None:
+        """Fill `flat` (one row, or one a slice) with this rank's sums; rows of other ranks' slices are zero.
 
         Args:
             flat: overwritten.
@@ -56,21 +56,21 @@ class GradientWriter:
         Raises:
             TaskError: the user's code raised, or a loss is not one number a row.
         """
-        rows = [0] if flat.shape[0] == 1 else [item.span.first_slice for item in batches]
-        if len(rows) < flat.shape[0] or not batches:
-            flat.zero_()
-        for row, item in zip(rows, batches, strict=False):
+        if len(batches) < len(flat.rows):
+            flat.tensor.zero_()
+        for item in batches:
+            row = flat.rows[item.span.first_slice if len(flat.rows) > 1 else 0]
             seed_everything(seed_of(self._seed, step, item.span.first_slice))
-            self._write_span(flat[row], item.batch, num_rows=num_rows)
+            self._write_span(row, item.batch, num_rows=num_rows)
 
-    def _write_span(self, row: Tensor, batch: Batch, *, num_rows: int) -> None:
+    def _write_span(self, row: FlatRow, batch: Batch, *, num_rows: int) -> None:
         for parameter in self._layout.parameters:
             parameter.grad = None
         before = [buffer.clone() for buffer in self._layout.buffers]
         try:
             outputs = self._task.forward(self._model, batch)
             losses = self._checked(self._task.loss(outputs, batch), batch)
-            row[self._layout.scores] = self._scorer.sums(outputs, batch, losses).to(row.dtype)
+            row.scores.copy_(self._scorer.sums(outputs, batch, losses))
             (losses.sum() / num_rows if self._is_mean else losses.sum()).backward()  # type: ignore[no-untyped-call]
         except DtrainError:
             raise
@@ -79,10 +79,10 @@ class GradientWriter:
         self._layout.write_gradients(row)
         self._take_back_buffers(row, before, share=losses.shape[0] / num_rows)
 
-    def _take_back_buffers(self, row: Tensor, before: Sequence[Tensor], *, share: float) -> None:
+    def _take_back_buffers(self, row: FlatRow, before: Sequence[Tensor], *, share: float) -> None:
         """Put module buffers back; their change, weighted by this span's share of the rows, waits for the apply block."""
         with torch.no_grad():
-            for change, slot, old in zip(self._layout.changes(row), self._layout.slots, before, strict=True):
+            for change, slot, old in zip(row.changes, self._layout.slots, before, strict=True):
                 change.copy_(_change(slot.now(), old)).mul_(share)
                 slot.put_back(old)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -33,6 +33,32 @@ class BufferSlot:
         self.tensor.copy_(values)
 
 
+@dataclass(frozen=True, slots=True)
+class FlatRow:
+    """Views of one row of the flat buffer: gradients and changes of module buffers in their shapes."""
+
+    scores: Tensor
+    touched: Tensor
+    gradients: list[Tensor]
+    changes: list[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class FlatBuffer:
+    """What ranks sum: `tensor` [rows, width], its rows, and the row in which they are added up: the only one, where it is one."""
+
+    tensor: Tensor
+    rows: list[FlatRow]
+    total: FlatRow
+    total_tensor: Tensor
+
+    def add_up(self) -> FlatRow:
+        """The sum of all rows, in their order, whatever the ranks."""
+        if len(self.rows) > 1:
+            torch.sum(self.tensor, dim=0, out=self.total_tensor)
+        return self.total
+
+
 class FlatLayout:
     """Where each parameter's gradient, buffer's change and score stands in a row of the flat buffer.
 
@@ -52,7 +78,7 @@ class FlatLayout:
         starts = [0, *accumulate(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]
         spans = [slice(start, start + size) for start, size in zip(starts, sizes, strict=False)]
         self.width = starts[-1]
-        self.scores, self.touched = spans[0], spans[1]
+        self._scores, self._touched = spans[0], spans[1]
         self._gradients = spans[2 : 2 + len(self.parameters)]
         self._changes = spans[2 + len(self.parameters) :]
         if any(t.is_complex() for t in (*self.parameters, *self.buffers)):
@@ -61,34 +87,35 @@ class FlatLayout:
         self.dtype = torch.float64 if is_wide else torch.float32
         self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
 
-    def new_buffer(self, num_rows: int) -> Tensor:
-        """A zeroed buffer [num_rows, width]."""
-        return torch.zeros(num_rows, self.width, dtype=self.dtype, device=self.device)
+    def new_buffer(self, num_rows: int) -> FlatBuffer:
+        """A zeroed buffer of `num_rows` rows."""
+        tensor = torch.zeros(num_rows, self.width, dtype=self.dtype, device=self.device)
+        rows = [self._view(row) for row in tensor]
+        total = tensor[0] if num_rows == 1 else torch.zeros_like(tensor[0])
+        return FlatBuffer(tensor, rows, self._view(total), total)
 
-    def gradients(self, row: Tensor) -> list[Tensor]:
-        """Views of `row` [width], one per parameter, in its shape."""
-        return [row[span].view(p.shape) for span, p in zip(self._gradients, self.parameters, strict=True)]
-
-    def changes(self, row: Tensor) -> list[Tensor]:
-        """Views of `row` [width], one per module buffer, in its shape."""
-        return [row[span].view(b.shape) for span, b in zip(self._changes, self.buffers, strict=True)]
-
-    def write_gradients(self, row: Tensor) -> None:
+    def write_gradients(self, row: FlatRow) -> None:
         """Copy every parameter's gradient into `row`; zeros where there is none. Sets the touched flags."""
-        targets = self.gradients(row)
         grads = [p.grad for p in self.parameters]
-        touched = [grad is not None for grad in grads]
-        if any(touched):
-            present = [target for target, is_touched in zip(targets, touched, strict=True) if is_touched]
-            torch._foreach_copy_(present, [grad for grad in grads if grad is not None])
-        _zero(target for target, is_touched in zip(targets, touched, strict=True) if not is_touched)
-        row[self.touched] = torch.tensor(touched, dtype=self.dtype, device=self.device)
+        present = [grad for grad in grads if grad is not None]
+        if len(present) == len(grads):
+            torch._foreach_copy_(row.gradients, present)
+            row.touched.fill_(1.0)
+            return
+        for target, grad in zip(row.gradients, grads, strict=True):
+            target.zero_() if grad is None else target.copy_(grad)
+        row.touched.copy_(torch.tensor([grad is not None for grad in grads]))
 
-    def assign_gradients(self, row: Tensor) -> None:
+    def assign_gradients(self, row: FlatRow) -> None:
         """Make the summed gradients in `row` the parameters' own; None where no rank touched a parameter (invariant 3)."""
-        touched: Sequence[float] = row[self.touched].tolist()
-        for parameter, gradient, count in zip(self.parameters, self.gradients(row), touched, strict=True):
+        touched: Sequence[float] = row.touched.tolist()
+        for parameter, gradient, count in zip(self.parameters, row.gradients, touched, strict=True):
             parameter.grad = gradient.to(parameter.dtype) if count else None
+
+    def _view(self, row: Tensor) -> FlatRow:
+        gradients = [row[span].view(p.shape) for span, p in zip(self._gradients, self.parameters, strict=True)]
+        changes = [row[span].view(b.shape) for span, b in zip(self._changes, self.buffers, strict=True)]
+        return FlatRow(row[self._scores], row[self._touched], gradients, changes)
 
 
 def _slots(model: nn.Module) -> list[BufferSlot]:
@@ -99,8 +126,3 @@ def _slots(model: nn.Module) -> list[BufferSlot]:
             if tensor is not None:
                 found.setdefault(id(tensor), BufferSlot(module, name, tensor))
     return list(found.values())
-
-
-def _zero(tensors: Iterable[Tensor]) -> None:
-    for tensor in tensors:
-        tensor.zero_()

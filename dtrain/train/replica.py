@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from dtrain.steplog.segments import Segment
 from dtrain.train import plain
 from dtrain.train.collective import Collective
 from dtrain.train.gradient import GradientWriter, SpanBatch
-from dtrain.train.layout import FlatLayout
+from dtrain.train.layout import FlatLayout, FlatRow
 from dtrain.train.numerics import fingerprint, seed_of
 from dtrain.train.scores import ScoreBoard, Scorer
 from dtrain.train.state import State, load_model, load_optimizer, model_tensors, optimizer_tensors
@@ -78,12 +79,10 @@ class Replica:
         if self._group is None:
             raise InternalError("a data step came before a group was joined")
         self._writer.write(self._flat, batches, step=self.progress.step + 1, num_rows=plan.num_rows)
-        self._group.all_reduce_(self._flat)
-        total = self._flat.sum(dim=0) if self._flat.shape[0] > 1 else self._flat[0]  # slices in their order, whatever the ranks
-        if not bool(torch.isfinite(total.sum())):
-            raise NonFiniteError(
-                _describe_non_finite(plan, total[self._layout.scores]), fix="lower the learning rate, or look at these rows"
-            )
+        self._group.all_reduce_(self._flat.tensor)
+        total = self._flat.add_up()
+        if not math.isfinite(float(self._flat.total_tensor.sum())):
+            raise NonFiniteError(_describe_non_finite(plan, total.scores), fix="lower the learning rate, or look at these rows")
         self._layout.assign_gradients(total)
         self._apply(plan, total)
 
@@ -93,7 +92,7 @@ class Replica:
             raise InternalError(f"plan {plan.number} is a data step")
         self._apply(plan, None)
 
-    def _apply(self, plan: Plan, total: Tensor | None) -> None:
+    def _apply(self, plan: Plan, total: FlatRow | None) -> None:
         """Weights, buffers, schedule, scores, positions and log tail move here, together, and nowhere else (invariant 1)."""
         progress = self.progress.apply(plan)
         self.is_dirty = True
@@ -102,14 +101,14 @@ class Replica:
             self._move_buffers(total)
             if self._scheduler is not None:
                 self._scheduler.step()
-            self.scores.add(total[self._layout.scores])
+            self.scores.add(total.scores)
         self.progress = progress
         self.tail.append(plan)
         self.is_dirty = False
 
-    def _move_buffers(self, total: Tensor) -> None:
+    def _move_buffers(self, total: FlatRow) -> None:
         with torch.no_grad():
-            for buffer, change in zip(self._layout.buffers, self._layout.changes(total), strict=True):
+            for buffer, change in zip(self._layout.buffers, total.changes, strict=True):
                 if buffer.dtype == torch.bool:
                     buffer.logical_xor_(change > 0.5)
                 else:

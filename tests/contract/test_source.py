@@ -269,6 +269,24 @@ def test_follow_of_several_partitions_keeps_each_in_order(place: Place, opened: 
         assert ys(mine) == [partition * 1000 + i for i in range(partition * 40)]
 
 
+def test_follow_holding_a_partition_gives_the_others_and_then_all_of_it(place: Place, opened: Any) -> None:
+    topic = place.new_topic(partitions=2)
+    for partition in range(2):
+        place.write(topic, [arrow_ys(partition * 1000 + i) for i in range(30)], partition=partition)
+    source = opened(topic, start="earliest", end="latest")
+    with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=source.resolve_end())) as feed:
+        feed.hold({Partition(topic, 0)})
+        held: list[Block] = []
+        while len(ys(held)) < 30:
+            held += feed.poll(max_wait_s=5)
+        assert ys([*held, *feed.poll(max_wait_s=0.3)]) == list(range(1000, 1030))
+        feed.hold(())
+        released: list[Block] = []
+        while len(ys(released)) < 30:
+            released += feed.poll(max_wait_s=5)
+        assert ys(released) == list(range(30))
+
+
 def test_follow_of_json_gives_rows_in_bounded_blocks(place: Place, opened: Any) -> None:
     topic = place.new_topic()
     place.write(topic, [json_object(y=i) for i in range(9000)])

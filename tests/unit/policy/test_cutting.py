@@ -112,3 +112,21 @@ def test_cutter_arrival_short_step_only_after_max_wait(age_s, expected):  # type
     cutter.add(1, _blocks(0, [[True] * 3], [])[0], now_s=0.0)
     cut = cutter.cut(now_s=age_s)
     assert (cut.num_rows if cut else None) == expected
+
+
+def test_cutter_strict_one_partition_silent_still_has_room_and_holds_the_others() -> None:
+    cutter = Cutter(
+        positions={_partition(0): Position(0), _partition(1): Position(0)},
+        ends=None,
+        rows=4,
+        max_wait_s=1.0,
+        is_strict=True,
+        step=0,
+    )
+    cutter.add(1, _blocks(0, [[True] * 4] * 10, [])[0], now_s=0.0)
+    assert cutter.cut(now_s=0.0) is None
+    assert cutter.has_room(16)
+    assert cutter.sated(16) == {_partition(0)}
+    cutter.add(2, _blocks(1, [[True] * 4] * 10, [])[0], now_s=0.0)
+    assert not cutter.has_room(16)
+    assert cutter.cut(now_s=0.0) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ def test_spans_any_ranks_tile_the_step(num_rows: int, num_slices: int, world_siz
     ]
     assert spans[0].start == 0
     assert spans[-1].stop == num_rows
-    assert all(a.stop == b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.stop == b.start for a, b in pairwise(spans))
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 12))
