@@ -62,6 +62,8 @@ def moved(record: JobRecord, event: Event, *, now_s: float, reason: str = "", me
         StateError: `event` is not possible in the record's state.
     """
     state = next_state(record.state, event)
+    if not state.holds_resources:  # nobody works on it any more
+        record = replace(record, status=replace(record.status, members=(), rows_per_s=0.0))
     new = said(replace(record, state=state), now_s=now_s, reason=reason, message=message)
     if state is record.state:
         return Judgement(new)
