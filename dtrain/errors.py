@@ -14,7 +14,8 @@
     │   └── FencedError              a later attempt owns this job              FAILED_PRECONDITION
     ├── AuthError                    no token, or the wrong one                 UNAUTHENTICATED
     ├── UnavailableError             try again: broker, store, control plane    UNAVAILABLE        retriable
-    │   └── CollectiveError          a rank was lost                            UNAVAILABLE        retriable
+    │   ├── CollectiveError          a rank was lost                            UNAVAILABLE        retriable
+    │   └── MemberLostError          a generation ended: a new attempt follows  UNAVAILABLE        retriable
     ├── StorageError                 disk full, read-only, no permission        RESOURCE_EXHAUSTED retriable
     ├── CorruptError                 a digest does not verify                   DATA_LOSS
     └── InternalError                a bug of ours                              INTERNAL
@@ -150,6 +151,10 @@ class UnavailableError(DtrainError):
 
 class CollectiveError(UnavailableError):
     """A rank was lost in a collective: its buffers are undefined and the step must not be applied."""
+
+
+class MemberLostError(UnavailableError):
+    """A member is gone: the generation has ended, and the job goes on from a checkpoint under a new attempt."""
 
 
 class StorageError(DtrainError):

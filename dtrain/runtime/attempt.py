@@ -10,7 +10,7 @@ from ray.exceptions import RayActorError
 
 from dtrain.checkpoint.manifest import Manifest, Snapshot
 from dtrain.clock import Clock
-from dtrain.errors import CollectiveError, DtrainError, StorageError, UnavailableError
+from dtrain.errors import CollectiveError, DtrainError, MemberLostError, StorageError, UnavailableError
 from dtrain.job.status import Outcome
 from dtrain.policy.cadence import CheckpointCadence
 from dtrain.policy.cutting import Cutter
@@ -30,10 +30,6 @@ _TURN_S = 0.01
 _PULL_S = 1.0
 _FORM_S = 90.0
 _RETRY_STORAGE_S = 2.0
-
-
-class MemberLostError(UnavailableError):
-    """A member is gone: the generation has ended, and the job goes on from a checkpoint under a new attempt."""
 
 
 class AttemptRun:

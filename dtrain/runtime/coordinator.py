@@ -14,11 +14,11 @@ from dtrain.checkpoint.code import digest_code
 from dtrain.checkpoint.manifest import Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import SystemClock
-from dtrain.errors import DtrainError, InternalError, StateError
+from dtrain.errors import DtrainError, InternalError, MemberLostError, StateError
 from dtrain.job.status import Member, Observation, Outcome
 from dtrain.metrics.job import JobMetrics
 from dtrain.policy.verdict import verdict_of
-from dtrain.runtime.attempt import AttemptRun, MemberLostError
+from dtrain.runtime.attempt import AttemptRun
 from dtrain.runtime.crew import Crew, TrainerHandle
 from dtrain.runtime.ledger import Ledger
 from dtrain.runtime.messages import PlanBatch

@@ -49,7 +49,7 @@ def run_campaign(kafka: Kafka, *, kills: int, seed: int, folder: Path, num_ids: 
         folder=folder,
         num_ids=num_ids,
         ends=ends,
-        batch={"rows": 8},
+        batch={"rows": 16},
         checkpoint={"every": 0.05},
     )
     context = multiprocessing.get_context("forkserver")

@@ -25,7 +25,7 @@ def audit_spec(
         "code": str(CODE),
         "params": {"num_ids": num_ids},
         "source": {"topic": topic, "bootstrap": bootstrap, "start": "earliest", "end": ends},
-        "batch": {"rows": 64, "max_wait": "20ms"},
+        "batch": {"rows": 64, "max_wait": "20ms", "num_slices": 2},
         "train": {"reduction": "sum", "numerics": "exact"},
         "checkpoint": {"to": str(folder), "every": 0.1, "keep": 3},
     }
