@@ -58,7 +58,7 @@ set_up_python() {
   python=$(find_python)
   uv=$(find_uv "$python")
   say "installing the locked dependencies into .venv ($("$python" --version), $($uv --version))"
-  UV_PROJECT_ENVIRONMENT=.venv "$uv" sync --frozen --python "$python" --no-progress --quiet \
+  UV_PROJECT_ENVIRONMENT=.venv "$uv" sync --frozen --compile-bytecode --python "$python" --no-progress --quiet \
     || fail "the dependencies could not be installed" "see above; the network is needed the first time"
   cat uv.lock pyproject.toml >"$stamp"
 }
