@@ -249,6 +249,6 @@ class LocalJob:
         if now_s - self._status_at_s < _STATUS_EVERY_S and not is_last:
             return
         self._status_at_s = now_s
-        self._tracker.report(self._rank.report(0))
+        self._tracker.report(self._rank.report())
         happenings, self._cursor = self._tracker.happenings(self._cursor)
         self._on_status(self._tracker.status(), happenings)

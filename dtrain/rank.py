@@ -104,12 +104,11 @@ class Rank:
         """State and log tail are in the store. May run in another thread than the one that trains."""
         return write_snapshot(self._store, state, tail, self.replica.numerics)
 
-    def report(self, generation: int) -> TrainReport:
+    def report(self) -> TrainReport:
         """Where the replica stands and how well it predicts; forgets the step times that it tells."""
         scorer, window, total = self.replica.scorer, self.replica.scores.window(), self.replica.scores.total
         steps_s, self._steps_s = self._steps_s, []
         return TrainReport(
-            generation=generation,
             progress=replace(self.replica.progress, segments=()),  # they grow with the job, and nobody asks here
             newest_ms=self._newest_ms,
             loss=float(window[1] / window[0]) if window[0] else None,

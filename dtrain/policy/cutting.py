@@ -90,7 +90,9 @@ class Cutter:
         """`strict` alone: partitions of which enough waits, that is their part of `limit_rows`, while others may have nothing."""
         if not self._is_strict:
             return frozenset()
-        return frozenset(p for p, rows in self._waiting_rows().items() if rows * len(self._queues) >= limit_rows)
+        rows = self._waiting_rows()
+        num_going = sum(1 for p, waiting in rows.items() if waiting or not self._is_read(p))  # they share a step among them
+        return frozenset(p for p, waiting in rows.items() if waiting and waiting * num_going >= limit_rows)
 
     def has_room(self, limit_rows: int) -> bool:
         """Whether more rows are wanted: of all partitions together; in `strict`, of any."""

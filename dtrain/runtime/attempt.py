@@ -41,6 +41,7 @@ class AttemptRun:
         reader: of the job's topic.
         tracker: told of everything.
         coordinator: the actor that trainers call.
+        on_formed: told that a generation has formed: it trains, or waits for rows.
         on_checkpoint: told how long each commit took, in seconds.
     """
 
@@ -53,6 +54,7 @@ class AttemptRun:
         tracker: Tracker,
         coordinator: Any,
         clock: Clock,
+        on_formed: Callable[[], None],
         on_checkpoint: Callable[[float], None],
     ) -> None:
         self._ledger = ledger
@@ -62,6 +64,7 @@ class AttemptRun:
         self._tracker = tracker
         self._coordinator = coordinator
         self._clock = clock
+        self._on_formed = on_formed
         self._on_checkpoint = on_checkpoint
         self._generation = 0
         self._members: list[TrainerHandle] = []
@@ -223,6 +226,7 @@ class AttemptRun:
             "generation",
             f"attempt {self.key[0]}, generation {self.key[1]}: {len(members)} trainers at step {manifest.progress.step}",
         )
+        self._on_formed()
 
     def _assignment(self, manifest: Manifest, rank: int, world_size: int, host: str, port: int) -> Assignment:
         return Assignment(

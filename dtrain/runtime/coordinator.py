@@ -30,6 +30,9 @@ from dtrain.steplog.report import TrainReport
 MAX_FRUITLESS = 20
 """So many lost generations without a checkpoint in between, and the job has failed."""
 
+_IDLE_S = 5.0
+"""A generation that has not stepped for so long after it formed had no rows."""
+
 Key = tuple[int, int]
 
 
@@ -69,6 +72,7 @@ class Coordinator:
         self._crew: Crew | None = None
         self._reader: BlockReader | None = None
         self._lost_at_s: float | None = None
+        self._formed_at_s = 0.0
         self._phase = "starting"
         self._outcome, self._reason, self._message = Outcome.NONE, "", "starting"
         self._is_stopping = False
@@ -178,6 +182,7 @@ class Coordinator:
                 tracker=self._tracker,
                 coordinator=ray.get_runtime_context().current_actor,
                 clock=self._clock,
+                on_formed=self._formed,
                 on_checkpoint=self._metrics.observe_checkpoint,
             )
             self._attempt.is_stopping = self._is_stopping
@@ -200,6 +205,7 @@ class Coordinator:
             group=group,
             on_lost=self._lost,
             on_ready=self._ready,
+            on_failed=lambda error: self._tracker.happened("member", f"no trainer can be started: {error}"),
         )
         self._reader = BlockReader(self._spec, logs=self._logs, tracker=self._tracker, clock=self._clock)
         self._message = "starting trainers"
@@ -257,13 +263,15 @@ class Coordinator:
             self._crew.fill()
         await self._wait_for_trainers(1)
 
+    def _formed(self) -> None:
+        """A generation is there: it trains, or waits for rows."""
+        self._phase, self._message, self._formed_at_s = "running", "", self._clock.monotonic_s()
+
     def _stepped(self) -> None:
-        """A generation trains: whatever was lost is made good."""
-        if self._phase == "running":
-            return
-        self._phase, self._message = "running", ""
+        """A generation has trained: whatever was lost is made good. Time for which it waited for rows is not counted."""
         if self._lost_at_s is not None:
-            took_s = self._clock.monotonic_s() - self._lost_at_s
+            now_s = self._clock.monotonic_s()
+            took_s = (now_s if now_s - self._formed_at_s < _IDLE_S else self._formed_at_s) - self._lost_at_s
             self._lost_at_s = None
             self._tracker.num_recoveries += 1
             self._tracker.last_recovery_s = took_s

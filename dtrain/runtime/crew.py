@@ -20,6 +20,7 @@ from dtrain.spec.job import JobSpec
 
 NAMESPACE = "dtrain"
 _ANSWER_S = 10.0
+_END_S = 60.0  # a member may have to finish a long forward first; a dead one raises at once
 _MAX_STILLBORN = 5
 _SPEAK_EVERY_S = 10.0
 
@@ -47,7 +48,8 @@ class Crew:
         logs: folder of the job's logs.
         group: the placement group that they run in.
         on_lost: called with each trainer that has died.
-        on_ready: called when a trainer that was started is ready.
+        on_ready: called when a trainer that was started is ready, or cannot be.
+        on_failed: called with why none can be started.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Crew:
         group: Any,
         on_lost: Callable[[TrainerHandle], None],
         on_ready: Callable[[], None],
+        on_failed: Callable[[DtrainError], None],
     ) -> None:
         self._spec = spec
         self._job_id = job_id
@@ -70,6 +73,7 @@ class Crew:
         self._group = group
         self._on_lost = on_lost
         self._on_ready = on_ready
+        self._on_failed = on_failed
         self._num_started = 0
         self._num_stillborn = 0
         self._tasks = TaskSet(self._failed)
@@ -108,7 +112,7 @@ class Crew:
 
         async def end(member: TrainerHandle) -> None:
             try:
-                error = await asyncio.wait_for(settled(member.actor.end.remote()), _ANSWER_S)
+                error = await asyncio.wait_for(settled(member.actor.end.remote()), _END_S)
             except (RayActorError, TimeoutError):
                 self._lose(member)
             else:
@@ -122,41 +126,42 @@ class Crew:
         self._tasks.cancel()
 
     async def _start(self) -> None:
-        name = f"{self._job_id}/trainer/{self._incarnation}-{self._num_started}"
-        log_file = self._logs / f"trainer-{self._incarnation}-{self._num_started}.jsonl"
-        self._num_started += 1
-        workers = self._spec.workers
-        actor = (
-            ray.remote(Trainer)
-            .options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                num_cpus=workers.cpus,
-                num_gpus=workers.gpus,
-                max_restarts=0,
-                max_concurrency=8,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group),
-            )
-            .remote(self._spec.to_json(), str(self._folder), str(log_file))
-        )
-        speaking = self._tasks.run(_speak(actor))
+        actor = speaking = None
         try:
+            actor = self._new_actor()
+            speaking = self._tasks.run(_speak(actor))
             introduction = await settled(actor.introduce.remote())
         except RayActorError as error:
             await self._stillborn(error)
         except DtrainError as error:
-            self.failure = error
+            self._failed(error)
             _kill(actor)
         else:
             self._num_stillborn, self.failure = 0, None
             self._add(actor, introduction)
         finally:
-            speaking.cancel()
+            if speaking is not None:
+                speaking.cancel()
             self._num_starting -= 1
         if self.failure is None:
             self.fill()
         self._on_ready()
+
+    def _new_actor(self) -> Any:
+        name = f"{self._job_id}/trainer/{self._incarnation}-{self._num_started}"
+        log_file = self._logs / f"trainer-{self._incarnation}-{self._num_started}.jsonl"
+        self._num_started += 1
+        options = {
+            "name": name,
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "num_cpus": self._spec.workers.cpus,
+            "num_gpus": self._spec.workers.gpus,
+            "max_restarts": 0,
+            "max_concurrency": 16,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group),
+        }
+        return ray.remote(Trainer).options(**options).remote(self._spec.to_json(), str(self._folder), str(log_file))
 
     async def _stillborn(self, error: RayActorError) -> None:
         """A trainer has died before it was ready: give up after a few, and take more time each."""
@@ -168,7 +173,9 @@ class Crew:
         await asyncio.sleep(0.2 * 2**self._num_stillborn)
 
     def _failed(self, error: DtrainError) -> None:
+        """No trainer can be started now; those that are there train on."""
         self.failure = error
+        self._on_failed(error)
         self._on_ready()
 
     def _add(self, actor: Any, introduction: Introduction) -> None:
@@ -191,6 +198,7 @@ class Crew:
             self.ready.remove(member)
             _kill(member.actor)
             self._on_lost(member)
+            self.failure, self._num_stillborn = None, 0  # a new loss, new tries
             self.fill()
 
 

@@ -77,7 +77,7 @@ class Generation:
             self._writer.submit(self._write, state, tail)
         if is_control or now_s - self._reported_s >= _REPORT_EVERY_S or self._puller.is_starved:
             self._reported_s = now_s
-            self._coordinator.report.remote(self._key, self._rank.report(self._key[1]))
+            self._coordinator.report.remote(self._key, self._rank.report())
 
     def _write(self, state: State, tail: Sequence[Entry]) -> None:
         try:

@@ -21,7 +21,6 @@ class Introduction:
 
     pid: int
     node: str
-    address: str
     schema: Mapping[str, str]
 
 

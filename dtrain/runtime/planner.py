@@ -23,9 +23,10 @@ MIN_AHEAD, MAX_AHEAD = 3, 64
 
 @dataclass(slots=True)
 class _Puller:
-    """What a rank has been given."""
+    """What a rank has been given: plans it has staged, segments it was told of, blocks."""
 
     after: int
+    sealed_to: int
     blocks: set[int] = field(default_factory=set)
 
 
@@ -52,6 +53,7 @@ class Planner:
         self.cutter = cutter
         self.plan_number = progress.plan_number
         self._sealed: list[Segment] = []
+        self._reported = progress.plan_number
         self.is_barred = False
         self._rows_trained = progress.rows_trained
         self._rows_rejected = progress.rows_rejected
@@ -78,8 +80,8 @@ class Planner:
 
     def form(self, world_size: int, *, plan_number: int) -> None:
         """A new generation pulls from behind `plan_number` on."""
-        self._pullers = {rank: _Puller(plan_number) for rank in range(world_size)}
-        self._sealed = []
+        self._pullers = {rank: _Puller(plan_number, plan_number) for rank in range(world_size)}
+        self._sealed, self._reported = [], plan_number
         self.is_barred = False
 
     def add_block(self, meta: BlockMeta, reference: Any, *, now_s: float) -> None:
@@ -119,10 +121,13 @@ class Planner:
         """What `rank`, which has staged everything up to `after`, gets next; None while there is nothing."""
         puller = self._pullers[rank]
         puller.after = max(puller.after, after)
+        self._let_go()
         plans = [item for item in self._issued if item.plan.number > after][: self._ahead()]
         if not plans:
             return None
-        sealed = [segment for segment in self._sealed if segment.last <= after]  # a trainer has applied what it forgets
+        # Segments travel with later plans: whoever trains those has applied what it shall forget.
+        sealed = [segment for segment in self._sealed if puller.sealed_to < segment.last <= after]
+        puller.sealed_to = sealed[-1].last if sealed else puller.sealed_to
         wanted = {block for item in plans for block, _, _ in item.pieces} - puller.blocks
         puller.blocks |= wanted
         puller.blocks -= {block for item in plans for block in item.exhausted}
@@ -130,14 +135,19 @@ class Planner:
 
     def seal(self, segment: Segment) -> None:
         """A log segment is durable: trainers may forget it."""
-        self._sealed = [old for old in self._sealed if old.last > self._pulled()] + [segment]
+        told = min((puller.sealed_to for puller in self._pullers.values()), default=0)
+        self._sealed = [old for old in self._sealed if old.last > told] + [segment]
 
     def reported(self, plan_number: int, steps_s: Sequence[float]) -> None:
         """Replicas stand at `plan_number`, or one step behind: what nobody needs any more is let go."""
         if steps_s:
             typical_s = sorted(steps_s)[len(steps_s) // 2]
             self._step_s += 0.3 * (typical_s - self._step_s)
-        done = min(plan_number, self._pulled())
+        self._reported = max(self._reported, plan_number)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        done = min(self._reported, self._pulled())
         while self._issued and self._issued[0].plan.number <= done:
             for block in self._issued.popleft().exhausted:
                 self._blocks.pop(block, None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from dtrain.errors import UnavailableError
 from dtrain.runtime.messages import IssuedPlan, PlanBatch
@@ -84,6 +84,8 @@ class PlanPuller:
                     self._put(None)
                     return
                 self._stage(batch)
+        except ActorUnavailableError as error:
+            self._put(UnavailableError(f"the coordinator could not be reached: {str(error).splitlines()[0][:200]}"))
         except RayActorError:
             self._put(None)  # the coordinator has died: wait for the next one
         except RayError as error:

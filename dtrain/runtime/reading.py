@@ -56,6 +56,7 @@ class BlockReader:
         self._logs = logs
         self._tracker = tracker
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._num_started = 0
         self._epoch = 0
         self._task: asyncio.Task[None] | None = None
@@ -104,7 +105,7 @@ class BlockReader:
             raise cause_of(error) from None
         except RayActorError as error:
             if self._task is None or self._task.done():
-                self._replace()  # nobody reads any more, so nobody else would
+                self._loop.call_soon_threadsafe(self._replace)  # nobody reads any more, so nobody else would
             raise UnavailableError("the reader was lost while it wrote dead letters") from error
 
     def commit(self, positions: Mapping[Partition, Position], *, group: str) -> None:

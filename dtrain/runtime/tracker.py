@@ -70,11 +70,6 @@ class Tracker:
         while len(self._rates) > 2 and self._rates[0][0] < now_s - _RATE_WINDOW_S:
             self._rates.popleft()
 
-    @property
-    def plan_number(self) -> int:
-        """Of the last step that is known to be applied."""
-        return self._progress.plan_number
-
     def status(self) -> JobStatus:
         """The job's status now."""
         report = self._report

@@ -26,6 +26,7 @@ from dtrain.steplog.positions import Positions
 if TYPE_CHECKING:
     from dtrain.rank import Rank
     from dtrain.runtime.generation import Generation
+    from dtrain.train.collective import Collective
     from dtrain.train.group import Rendezvous
 
 ORPHANED_S = 60.0
@@ -52,6 +53,7 @@ class Trainer:
         self._generation: Generation | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._lock = threading.Lock()
+        self._replica_lock = threading.Lock()
         self._ticket = 0
         self._watched = threading.Event()
         self._heard_s = time.monotonic()
@@ -63,7 +65,7 @@ class Trainer:
 
         self.hear()
         self._rank = self._rank or Rank(self._spec, self._store)
-        return Introduction(os.getpid(), ray.util.get_node_ip_address(), _address(), self._rank.schema)
+        return Introduction(os.getpid(), _address(), self._rank.schema)
 
     def hear(self) -> None:
         """A coordinator is there: the trainer does not end itself for a while."""
@@ -94,11 +96,7 @@ class Trainer:
         Returns:
             What ended it here before, if anything did.
         """
-        self.hear()
-        with self._lock:
-            self._ticket += 1
-            generation, self._generation = self._generation, None
-        return generation.end() if generation is not None else None
+        return self._retire()[1]
 
     def form(self, assignment: Assignment, coordinator: Any) -> None:
         """Be part of a generation: form its group, adopt its state, train. Returns once that has begun.
@@ -111,8 +109,7 @@ class Trainer:
         from dtrain.runtime.generation import Generation
         from dtrain.train.group import GroupTerms, TorchCollective
 
-        self.end()
-        rank, ticket = self._built(), self._ticket
+        ticket, _ = self._retire()
         group = TorchCollective(
             GroupTerms(
                 prefix=assignment.prefix,
@@ -123,14 +120,32 @@ class Trainer:
                 backend=assignment.backend,
             )
         )
-        with self._lock:  # one thread at a time touches the replica, and only for the newest word
-            if ticket != self._ticket:
-                group.abandon()
-                raise UnavailableError("the generation was ended while it formed")
+        with self._replica_lock:  # one thread at a time touches the replica
+            self._check(ticket, group)
+            rank = self._built()
             rank.load(blob=assignment.blob, progress=assignment.progress)
             rank.join(group)
-            self._generation = Generation(rank, group, assignment, coordinator, self._writer)
+            with self._lock:
+                self._check(ticket, group)
+                self._generation = Generation(rank, group, assignment, coordinator, self._writer)
         self._log.info("forms", generation=assignment.prefix, rank=assignment.rank, world_size=assignment.world_size)
+
+    def _retire(self) -> tuple[int, DtrainError | None]:
+        """The generation has ended, and none that is being formed will begin; a ticket for a newer one, and what was raised."""
+        self.hear()
+        with self._lock:
+            self._ticket += 1
+            ticket, generation = self._ticket, self._generation
+        error = generation.end() if generation is not None else None
+        with self._lock:
+            if self._generation is generation:
+                self._generation = None  # forgotten only now: whoever asks meanwhile must wait for its end too
+        return ticket, error
+
+    def _check(self, ticket: int, group: Collective) -> None:
+        if ticket != self._ticket:
+            group.abandon()
+            raise UnavailableError("the generation was ended while it formed")
 
     def _built(self) -> Rank:
         if self._rank is None:

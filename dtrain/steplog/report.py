@@ -13,7 +13,6 @@ class TrainReport:
     """What one trainer says for all of its generation: a step is a collective, so the others stand there too, or one behind.
 
     Args:
-        generation: its own.
         progress: of the replica.
         newest_ms: Kafka timestamp of the newest row trained; 0 for none.
         loss: mean over the window; None without rows.
@@ -23,7 +22,6 @@ class TrainReport:
         steps_s: seconds of each data step since the last report.
     """
 
-    generation: int
     progress: Progress
     newest_ms: int
     loss: float | None

@@ -88,10 +88,13 @@ class TorchCollective:
                 time.sleep(_POLL_S)
                 return False
             work.wait(_SLICE)
-        except RuntimeError as error:
-            if work.is_completed():
+        except RuntimeError:
+            if not work.is_completed():
+                return False
+            try:
+                work.wait(_SLICE)  # it may have come right behind the timeout
+            except RuntimeError as error:
                 raise self._lost(error) from error
-            return False
         return True
 
     def _leave(self, work: Any, buffer: Tensor) -> None:

@@ -35,7 +35,8 @@ def _pack(value: object, what: str) -> object:
         return [_pack(item, what) for item in value]
     if isinstance(value, dict):
         kind = "counter" if isinstance(value, Counter) else "dict"
-        return {_TAG: kind, "items": [[_pack(key, what), _pack(item, what)] for key, item in value.items()]}
+        pairs = [[_pack(key, what), _pack(item, what)] for key, item in value.items()]
+        return {_TAG: kind, "items": sorted(pairs, key=lambda pair: json.dumps(pair[0]))}
     if isinstance(value, tuple):
         return {_TAG: "tuple", "items": [_pack(item, what) for item in value]}
     if isinstance(value, set | frozenset):

@@ -76,12 +76,13 @@ class Replica:
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing has changed, on any rank.
             TaskError: user code raised; nothing has changed.
         """
-        if self._group is None:
+        group, flat = self._group, self._flat
+        if group is None:
             raise InternalError("a data step came before a group was joined")
-        self._writer.write(self._flat, batches, step=self.progress.step + 1, num_rows=plan.num_rows)
-        self._group.all_reduce_(self._flat.tensor)
-        total = self._flat.add_up()
-        if not math.isfinite(float(self._flat.total_tensor.sum())):
+        self._writer.write(flat, batches, step=self.progress.step + 1, num_rows=plan.num_rows)
+        group.all_reduce_(flat.tensor)
+        total = flat.add_up()
+        if not math.isfinite(float(flat.total_tensor.sum())):
             raise NonFiniteError(_describe_non_finite(plan, total.scores), fix="lower the learning rate, or look at these rows")
         self._layout.assign_gradients(total)
         self._apply(plan, total)

@@ -114,6 +114,15 @@ def test_cutter_arrival_short_step_only_after_max_wait(age_s, expected):  # type
     assert (cut.num_rows if cut else None) == expected
 
 
+def test_cutter_strict_ended_partitions_leave_their_part_of_the_room_to_the_others() -> None:
+    ends = {_partition(number): Position(0) for number in range(1, 6)} | {_partition(0): Position(1000)}
+    positions = {_partition(number): Position(0) for number in range(6)}
+    cutter = Cutter(positions=positions, ends=ends, rows=100, max_wait_s=1.0, is_strict=True, step=0)
+    cutter.add(1, _blocks(0, [[True] * 70], [])[0], now_s=0.0)
+    assert cutter.cut(now_s=0.0) is None
+    assert cutter.sated(400) == frozenset()  # its share is a whole step by now: more of it must come
+
+
 def test_cutter_strict_one_partition_silent_still_has_room_and_holds_the_others() -> None:
     cutter = Cutter(
         positions={_partition(0): Position(0), _partition(1): Position(0)},
