@@ -59,6 +59,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def _rows(column: pa.Array, field: Field) -> np.ndarray:
     """The column as an array [rows, *shape] that looks at Arrow's memory; booleans, which are bits there, unpacked."""
-    values = column.flatten() if field.shape else column
+    # `values` is the whole array's; `flatten` would give the slice's alone, and takes three times as long.
+    values = column.values.slice(column.offset * field.size, len(column) * field.size) if field.shape else column
     array: np.ndarray = values.to_numpy(zero_copy_only=field.dtype != "bool")
     return array.reshape(len(column), *field.shape)

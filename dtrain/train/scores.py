@@ -92,14 +92,16 @@ class ScoreBoard:
         self._bucket_rows = max(1, window_rows // _NUM_BUCKETS)
         self.total = torch.zeros(size, dtype=torch.float64)
         self.buckets = torch.zeros(_NUM_BUCKETS, size, dtype=torch.float64)  # newest first
+        self._newest = self.buckets[0]
 
     def add(self, sums: Tensor) -> None:
         """A step's sums [size] over all ranks count from now on."""
         added = sums.to(device="cpu", dtype=torch.float64)
         self.total += added
-        if float(self.buckets[0, 0]) >= self._bucket_rows:
+        if float(self._newest[0]) >= self._bucket_rows:
             self.buckets = torch.cat([torch.zeros_like(self.buckets[:1]), self.buckets[:-1]])
-        self.buckets[0] += added
+            self._newest = self.buckets[0]
+        self._newest += added
 
     def window(self) -> Tensor:
         """Sums [size] over the window."""
@@ -114,6 +116,7 @@ class ScoreBoard:
         if tensors["scores/total"].shape == self.total.shape:
             self.total = tensors["scores/total"].clone()
             self.buckets = tensors["scores/buckets"].clone()
+            self._newest = self.buckets[0]
 
 
 def auroc(histograms: Tensor) -> float | None:
