@@ -18,7 +18,7 @@ from dtrain.job.status import Outcome
 from dtrain.replay.replay import replay
 from dtrain.stream.kafka import KafkaSource
 from tests.support.audit import audit_spec, id_messages, times_trained
-from tests.support.cluster import ClusterJob, ray_cluster
+from tests.support.cluster import ClusterJob
 from tests.support.kafka import Kafka, broker_from_environment
 
 NUM_IDS = 40_000
@@ -68,7 +68,7 @@ def _kill(job: ClusterJob, kafka: Kafka, victim: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_live_job_random_kills_of_any_process_lose_and_double_nothing(own_kafka: Kafka, tmp_path: Path) -> None:
+def test_live_job_random_kills_of_any_process_lose_and_double_nothing(own_kafka: Kafka, cluster: None, tmp_path: Path) -> None:
     chance = random.Random(11)
     topic = own_kafka.new_topic(partitions=4)
     messages = list(id_messages(NUM_IDS, rows=16))
@@ -83,20 +83,19 @@ def test_live_job_random_kills_of_any_process_lose_and_double_nothing(own_kafka:
     )
     stop = threading.Event()
     producing = threading.Thread(target=_produce, args=(own_kafka, topic, messages, stop))
-    with ray_cluster(num_cpus=4):
-        job = ClusterJob(spec, job_id=topic, logs=tmp_path / "logs")
-        producing.start()
-        try:
-            for _ in range(NUM_KILLS):
-                job.wait(lambda seen: seen.phase == "running" or seen.outcome is not Outcome.NONE)
-                time.sleep(chance.uniform(0.0, 0.7))
-                job.observe()
-                _kill(job, own_kafka, chance.choice(VICTIMS))
-            ended = job.wait_for_end(timeout_s=240)
-        finally:
-            stop.set()
-            producing.join()
-            job.close()
+    job = ClusterJob(spec, job_id=topic, logs=tmp_path / "logs")
+    producing.start()
+    try:
+        for _ in range(NUM_KILLS):
+            job.wait(lambda seen: seen.phase == "running" or seen.outcome is not Outcome.NONE)
+            time.sleep(chance.uniform(0.0, 0.7))
+            job.observe()
+            _kill(job, own_kafka, chance.choice(VICTIMS))
+        ended = job.wait_for_end(timeout_s=240)
+    finally:
+        stop.set()
+        producing.join()
+        job.close()
     assert ended.outcome is Outcome.SUCCEEDED
     store = CheckpointStore(tmp_path / "checkpoints" / topic)
     assert set(times_trained(store)) == {1}

@@ -12,17 +12,11 @@ from dtrain.job.status import Outcome
 from dtrain.replay.replay import replay
 from dtrain.stream.kafka import KafkaSource
 from tests.support.audit import audit_spec, id_messages, times_trained
-from tests.support.cluster import ClusterJob, ray_cluster
+from tests.support.cluster import ClusterJob
 from tests.support.kafka import Kafka
 
 NUM_IDS = 30_000
 WORKERS = {"min": 2, "max": 2, "cpus": 0.5}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with ray_cluster(num_cpus=4):
-        yield
 
 
 @pytest.fixture

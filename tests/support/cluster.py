@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ray
 
+from dtrain.cli.ray_head import answers, forget_ray, start_ray
 from dtrain.job.lifecycle import State
 from dtrain.job.protocols import JobRecord
 from dtrain.job.status import Happening, JobStatus, Observation, Outcome
@@ -19,19 +20,22 @@ from dtrain.runtime.crew import NAMESPACE
 from dtrain.runtime.launcher import RayLauncher
 from dtrain.spec.job import JobSpec
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-
 
 @contextmanager
-def ray_cluster(*, num_cpus: int) -> Iterator[None]:
-    """A cluster that dies with this process."""
-    ray.init(address="local", num_cpus=num_cpus, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False)
+def ray_cluster(folder: Path, *, num_cpus: int) -> Iterator[None]:
+    """A cluster whose head is a process of its own: this one has threads of gRPC and Kafka, and must not fork any more."""
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    head = start_ray(folder, environment=os.environ, cpus=num_cpus, gpus=None)
     try:
+        deadline_s = time.monotonic() + 60
+        while not answers(head.facts["address"]) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        ray.init(address=head.facts["address"], namespace=NAMESPACE, log_to_driver=False)
         yield
     finally:
         ray.shutdown()
+        head.end(grace_s=10)
+        forget_ray(head)
 
 
 class ClusterJob:
