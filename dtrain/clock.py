@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -37,8 +36,3 @@ class SystemClock:
     def sleep(self, duration_s: float) -> None:
         """Return after `duration_s` seconds."""
         time.sleep(duration_s)
-
-
-def iso(wall_s: float) -> str:
-    """`wall_s` as ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

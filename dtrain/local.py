@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dtrain.checkpoint.code import digest_code
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import Clock, SystemClock
@@ -16,13 +15,14 @@ from dtrain.data.schema import Schema
 from dtrain.errors import DtrainError, StorageError, UnavailableError
 from dtrain.job.status import Happening, JobStatus, Observation, Outcome
 from dtrain.policy.cadence import CheckpointCadence
-from dtrain.policy.cutting import Cut, Cutter
+from dtrain.policy.cutting import Cut
 from dtrain.policy.rejects import check_rejects
 from dtrain.policy.verdict import verdict_of
 from dtrain.rank import Rank
 from dtrain.runtime.ledger import Ledger, Origin
+from dtrain.runtime.planner import new_cutter
 from dtrain.runtime.tracker import Tracker
-from dtrain.spec.job import DeadLetters, JobSpec
+from dtrain.spec.job import JobSpec
 from dtrain.steplog.entries import Plan, StepKind
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.ranges import RowRange
@@ -82,7 +82,7 @@ class LocalJob:
         self._schema = Schema(self._rank.schema)
         self._ledger = self._open(store)
         self._parent = self._settle()
-        self._cutter = self._new_cutter()
+        self._cutter = new_cutter(spec, self._progress, ends=self._parent.ends)
         self._feed: Feed | None = None
         self._blocks: dict[int, pa.RecordBatch] = {}
         self._num_blocks = 0
@@ -102,7 +102,7 @@ class LocalJob:
     def _run(self, should_stop: Callable[[], bool]) -> Outcome:
         while not self._cutter.is_finished:
             if should_stop():
-                self._checkpoint(is_final=False)
+                self._checkpoint()
                 return Outcome.STOPPED
             self._read()
             self._check(self._cutter.passed)  # a stream of bad records alone is never cut
@@ -116,7 +116,7 @@ class LocalJob:
                 self._try_checkpoint()
             self._tell()
         if not self._ledger.durable or not self._ledger.durable.is_final:
-            self._checkpoint(is_final=True)
+            self._checkpoint()
         self._tell(is_last=True)
         return Outcome.SUCCEEDED
 
@@ -131,7 +131,6 @@ class LocalJob:
             self._spec,
             job_id=self._spec.name,
             incarnation=incarnation,
-            code_sha256=digest_code(Path(self._spec.code)) if self._spec.code else "",
             accept_code_change=False,
             clock=self._clock,
         )
@@ -149,16 +148,6 @@ class LocalJob:
         self._tracker.stands_at(parent.progress)
         self._tracker.happened("attempt", f"attempt {self._ledger.attempt.number} begins at checkpoint {parent.name}")
         return parent
-
-    def _new_cutter(self) -> Cutter:
-        return Cutter(
-            positions=self._progress.positions,
-            ends=self._parent.ends,
-            rows=self._spec.batch.rows,
-            max_wait_s=self._spec.batch.max_wait,
-            is_strict=self._spec.batch.order == "strict",
-            step=self._progress.step,
-        )
 
     def _follow(self) -> Feed:
         return self._source.follow(
@@ -203,40 +192,37 @@ class LocalJob:
         self._tell()
 
     def _check(self, ranges: Sequence[RowRange]) -> None:
-        policy = self._spec.source.on_bad_record
         check_rejects(
             ranges,
-            budget=policy.budget if isinstance(policy, DeadLetters) else None,
+            budget=self._spec.source.reject_budget,
             rows_trained=self._progress.rows_trained,
             rows_rejected=self._progress.rows_rejected,
         )
 
     def _try_checkpoint(self) -> None:
         try:
-            self._checkpoint(is_final=False)
+            self._checkpoint()
         except (StorageError, UnavailableError) as error:  # the last one stands; training goes on; the cadence tries again
             self._tracker.happened("checkpoint", f"failed: {error}")
             self._cadence.done()
 
-    def _checkpoint(self, *, is_final: bool) -> None:
+    def _checkpoint(self) -> None:
         ranges = self._cutter.pass_over()
         self._check(ranges)
         plan = Plan(self._progress.plan_number + 1, StepKind.CHECKPOINT, ranges)
         self._rank.replica.control(plan)
         self._cadence.cut(now_s=self._clock.monotonic_s(), plan_number=plan.number)
         snapshot = self._rank.write(*self._rank.copy())
-        manifest = self._ledger.commit(
-            snapshot, is_final=is_final, flush_rejects=self._flush_rejects, give_back=self._give_back
-        )
+        manifest = self._ledger.commit(snapshot, flush_rejects=self._flush_rejects, give_back=self._give_back)
         self._rank.replica.seal(snapshot.progress.segments[-1])
         self._cadence.done()
         self._tracker.last_checkpoint, self._tracker.last_checkpoint_at_s = manifest.name, manifest.written_at_s
         self._tracker.happened("checkpoint", f"{manifest.name} at step {manifest.progress.step}")
 
     def _flush_rejects(self, ranges: Sequence[RowRange]) -> None:
-        policy = self._spec.source.on_bad_record
-        if isinstance(policy, DeadLetters):
-            self._source.send_rejects(ranges, to_topic=policy.send_to, job_id=self._spec.name)
+        dead_letters = self._spec.source.dead_letters
+        if dead_letters is not None:
+            self._source.send_rejects(ranges, to_topic=dead_letters.send_to, job_id=self._spec.name)
 
     def _give_back(self, progress: Progress) -> None:
         try:

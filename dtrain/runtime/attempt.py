@@ -13,15 +13,14 @@ from dtrain.clock import Clock
 from dtrain.errors import CollectiveError, DtrainError, MemberLostError, StorageError, UnavailableError
 from dtrain.job.status import Outcome
 from dtrain.policy.cadence import CheckpointCadence
-from dtrain.policy.cutting import Cutter
 from dtrain.runtime.crew import Crew, TrainerHandle, settled
 from dtrain.runtime.ledger import Ledger, Origin
 from dtrain.runtime.messages import Assignment, PlanBatch
-from dtrain.runtime.planner import Planner
+from dtrain.runtime.planner import Planner, new_cutter
 from dtrain.runtime.reading import BlockReader, Reading
 from dtrain.runtime.tasks import TaskSet
 from dtrain.runtime.tracker import Tracker
-from dtrain.spec.job import DeadLetters, JobSpec
+from dtrain.spec.job import JobSpec
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.ranges import RowRange
 from dtrain.steplog.report import TrainReport
@@ -185,17 +184,12 @@ class AttemptRun:
         return manifest
 
     def _new_planner(self, manifest: Manifest) -> Planner:
-        batch, policy = self._spec.batch, self._spec.source.on_bad_record
-        cutter = Cutter(
-            positions=manifest.progress.positions,
-            ends=manifest.ends,
-            rows=batch.rows,
-            max_wait_s=batch.max_wait,
-            is_strict=batch.order == "strict",
-            step=manifest.progress.step,
+        planner = Planner(
+            new_cutter(self._spec, manifest.progress, ends=manifest.ends),
+            progress=manifest.progress,
+            budget=self._spec.source.reject_budget,
+            buffer_rows=16 * self._spec.batch.rows,
         )
-        budget = policy.budget if isinstance(policy, DeadLetters) else None
-        planner = Planner(cutter, progress=manifest.progress, budget=budget, buffer_rows=16 * batch.rows)
         self._cadence.last_plan = manifest.progress.plan_number
         return planner
 
@@ -287,7 +281,6 @@ class AttemptRun:
             manifest = await asyncio.to_thread(
                 self._ledger.commit,
                 snapshot,
-                is_final=self._is_final(snapshot.progress),
                 flush_rejects=self._flush_rejects,
                 give_back=self._give_back,
             )
@@ -313,15 +306,10 @@ class AttemptRun:
             self._planner.is_barred = False
         self._cadence.is_wanted = True
 
-    def _is_final(self, progress: Progress) -> bool:
-        durable = self._ledger.durable
-        ends = durable.ends if durable is not None else None
-        return ends is not None and all(progress.positions[p] >= end for p, end in ends.items())
-
     def _flush_rejects(self, ranges: Sequence[RowRange]) -> None:
-        policy = self._spec.source.on_bad_record
-        if isinstance(policy, DeadLetters):
-            self._reader.send_rejects(ranges, to_topic=policy.send_to, job_id=self._ledger.job_id)
+        dead_letters = self._spec.source.dead_letters
+        if dead_letters is not None:
+            self._reader.send_rejects(ranges, to_topic=dead_letters.send_to, job_id=self._ledger.job_id)
 
     def _give_back(self, progress: Progress) -> None:
         self._reader.commit(progress.positions, group=f"dtrain-{self._ledger.job_id}")

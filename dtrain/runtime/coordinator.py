@@ -10,7 +10,6 @@ from pathlib import Path
 import ray
 
 from dtrain import __version__, logs
-from dtrain.checkpoint.code import digest_code
 from dtrain.checkpoint.manifest import Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import SystemClock
@@ -230,14 +229,12 @@ class Coordinator:
                 raise _StoppedError
 
     async def _open_ledger(self) -> Ledger:
-        code = digest_code(Path(self._spec.code)) if self._spec.code else ""
         ledger = await asyncio.to_thread(
             Ledger.open,
             self._store,
             self._spec,
             job_id=self._orders.job_id,
             incarnation=self._orders.incarnation,
-            code_sha256=code,
             accept_code_change=self._orders.accept_code_change,
             clock=self._clock,
         )

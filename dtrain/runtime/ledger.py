@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dtrain.checkpoint.attempts import Attempt, claim
+from dtrain.checkpoint.code import digest_code
 from dtrain.checkpoint.commit import commit
 from dtrain.checkpoint.manifest import Manifest, Snapshot
 from dtrain.checkpoint.store import CheckpointStore
@@ -58,7 +60,6 @@ class Ledger:
         *,
         job_id: str,
         incarnation: int,
-        code_sha256: str,
         accept_code_change: bool,
         clock: Clock,
     ) -> Ledger:
@@ -71,6 +72,7 @@ class Ledger:
             StorageError: the store cannot be read or written.
         """
         notes: list[str] = []
+        code_sha256 = digest_code(Path(spec.code)) if spec.code else ""
         attempt = claim(store, incarnation=incarnation, on_skip=notes.append)
         parent = attempt.parent
         if parent is not None and parent.code_sha256 != code_sha256:
@@ -82,13 +84,12 @@ class Ledger:
 
     def begin(self, snapshot: Snapshot, *, origin: Origin, schema: Mapping[str, str]) -> Manifest:
         """Checkpoint 0 is durable: initial weights, resolved positions and end, seed, digests."""
-        return self._commit(snapshot, origin=origin, schema=schema, is_final=False, before=_nothing, after=_nothing)
+        return self._commit(snapshot, origin=origin, schema=schema, before=_nothing, after=_nothing)
 
     def commit(
         self,
         snapshot: Snapshot,
         *,
-        is_final: bool,
         flush_rejects: Callable[[list[RowRange]], None],
         give_back: Callable[[Progress], None],
     ) -> Manifest:
@@ -96,7 +97,6 @@ class Ledger:
 
         Args:
             snapshot: what the trainer wrote.
-            is_final: every partition has reached its end.
             flush_rejects: called with the ranges since the last checkpoint that have rejects; raises to refuse the checkpoint.
             give_back: advisory; called once the manifest counts.
 
@@ -118,7 +118,6 @@ class Ledger:
             snapshot,
             origin=Origin(last.identity, last.ends),
             schema=last.schema,
-            is_final=is_final,
             before=before,
             after=lambda: give_back(snapshot.progress),
         )
@@ -129,12 +128,12 @@ class Ledger:
         *,
         origin: Origin,
         schema: Mapping[str, str],
-        is_final: bool,
         before: Callable[[], None],
         after: Callable[[], None],
     ) -> Manifest:
+        plan_number = snapshot.progress.plan_number
         manifest = Manifest(
-            ref=ManifestRef(self.attempt.number, snapshot.progress.plan_number),
+            ref=ManifestRef(self.attempt.number, plan_number),
             job_id=self.job_id,
             progress=snapshot.progress,
             blob=snapshot.blob,
@@ -144,7 +143,7 @@ class Ledger:
             spec_json=self.spec.to_json(),
             code_sha256=self.code_sha256,
             numerics=snapshot.numerics,
-            is_final=is_final,
+            is_final=plan_number > 0 and _is_at_end(snapshot.progress, origin),
             written_at_s=self.clock.wall_s(),
             notes=tuple(self.notes),
         )
@@ -152,6 +151,10 @@ class Ledger:
         self.durable = manifest
         self.notes = [f"old checkpoints could not be deleted: {undeleted}"] if undeleted else []
         return manifest
+
+
+def _is_at_end(progress: Progress, origin: Origin) -> bool:
+    return origin.ends is not None and all(progress.positions[p] >= end for p, end in origin.ends.items())
 
 
 def _nothing() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 from dtrain.policy.cutting import Cutter
 from dtrain.policy.rejects import check_rejects
 from dtrain.runtime.messages import IssuedPlan, PlanBatch
+from dtrain.spec.job import JobSpec
 from dtrain.steplog.blocks import BlockMeta
 from dtrain.steplog.entries import Plan, StepKind
-from dtrain.steplog.positions import Partition
+from dtrain.steplog.positions import Partition, Positions
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.ranges import RowRange
 from dtrain.steplog.segments import Segment
@@ -28,6 +29,18 @@ class _Puller:
     after: int
     sealed_to: int
     blocks: set[int] = field(default_factory=set)
+
+
+def new_cutter(spec: JobSpec, progress: Progress, *, ends: Positions | None) -> Cutter:
+    """A cutter of the job that goes on from `progress`."""
+    return Cutter(
+        positions=progress.positions,
+        ends=ends,
+        rows=spec.batch.rows,
+        max_wait_s=spec.batch.max_wait,
+        is_strict=spec.batch.order == "strict",
+        step=progress.step,
+    )
 
 
 class Planner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -70,6 +69,16 @@ class SourceSpec(Section):
             if not re.fullmatch(r"\s*[^:\s]+:[0-9]{1,5}\s*", address) or not 0 < int(port) < 65536:
                 raise problem(f"{address.strip()!r} is not host:port", fix="write for example localhost:9092")
         return value
+
+    @property
+    def dead_letters(self) -> DeadLetters | None:
+        """Where bad records go; None where they stop the job."""
+        return self.on_bad_record if isinstance(self.on_bad_record, DeadLetters) else None
+
+    @property
+    def reject_budget(self) -> float | None:
+        """Share of all rows that may be bad; None for not one."""
+        return self.dead_letters.budget if self.dead_letters is not None else None
 
 
 class BatchSpec(Section):
@@ -175,7 +184,7 @@ class JobSpec(Section):
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
-        workers, num_slices, bad = self.workers, self.batch.num_slices, self.source.on_bad_record
+        workers, num_slices, bad = self.workers, self.batch.num_slices, self.source.dead_letters
         if workers.min > workers.max:
             reason = f"{workers.min} is more than `workers.max` ({workers.max})"
             raise problem(reason, fix=f"raise that or use at most {workers.max}", path="workers.min")
@@ -186,7 +195,7 @@ class JobSpec(Section):
             raise problem(
                 "exact is not promised on GPUs yet", fix="write fast, or leave `workers.gpus` out", path="train.numerics"
             )
-        if isinstance(bad, DeadLetters) and bad.send_to == self.source.topic:
+        if bad is not None and bad.send_to == self.source.topic:
             reason = f"{bad.send_to!r} is the topic that the job trains on"
             raise problem(reason, fix="name another one", path="source.on_bad_record.send_to")
         return self
@@ -199,11 +208,6 @@ class JobSpec(Section):
     def from_json(cls, text: str) -> JobSpec:
         """The spec that `to_json` wrote, nothing converted; pydantic's ValidationError for anything else."""
         return cls.model_validate_json(text, strict=True)
-
-    @property
-    def sha256(self) -> str:
-        """Digest of `to_json`."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def json_schema() -> dict[str, Any]:
