@@ -10,7 +10,9 @@
     │   ├── DataLossError            retention, truncation, another topic       FAILED_PRECONDITION
     │   ├── BadRecordError           more bad records than the job allows       FAILED_PRECONDITION
     │   ├── NonFiniteError           the loss or a gradient is NaN or infinite  FAILED_PRECONDITION
+    │   ├── DivergenceError          replicas of one job are not the same       FAILED_PRECONDITION
     │   ├── DriftError               code or numerics changed since             FAILED_PRECONDITION
+    │   ├── PoisonError              a step kills whoever computes it           FAILED_PRECONDITION
     │   └── FencedError              a later attempt owns this job              FAILED_PRECONDITION
     ├── AuthError                    no token, or the wrong one                 UNAUTHENTICATED
     ├── UnavailableError             try again: broker, store, control plane    UNAVAILABLE        retriable
@@ -25,7 +27,7 @@ A foreign error is mapped once, in the file that owns the import, with `raise ..
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 
@@ -128,8 +130,26 @@ class NonFiniteError(StateError):
     """The loss or a gradient of a step is NaN or infinite; the step was not applied."""
 
 
+class DivergenceError(StateError):
+    """Ranks that applied the same steps have different weights."""
+
+
 class DriftError(StateError):
     """Code, schema or numerics differ from those of the checkpoint."""
+
+
+class PoisonError(StateError):
+    """A step has killed every process that tried to compute it; it was not applied.
+
+    Args:
+        reason: one sentence that names its rows.
+        fix: how to go on.
+        ranges: its row ranges.
+    """
+
+    def __init__(self, reason: str, *, fix: str = "", ranges: Sequence[Any] = ()) -> None:
+        super().__init__(reason, fix=fix)
+        self.ranges = tuple(ranges)
 
 
 class FencedError(StateError):

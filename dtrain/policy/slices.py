@@ -1,6 +1,7 @@
 """Slices: which rows of a step a rank computes.
 
-Slice i of a step of n rows is rows [⌊i·n/S⌋, ⌊(i+1)·n/S⌋), whatever the number of ranks. A rank holds consecutive slices.
+Slice i of a step of n rows is rows [⌊i·n/S⌋, ⌊(i+1)·n/S⌋), whatever the number of ranks. A rank holds consecutive slices:
+its share, which may be none.
 """
 
 from __future__ import annotations
@@ -24,14 +25,37 @@ def slice_start(index: int, *, num_rows: int, num_slices: int) -> int:
     return index * num_rows // num_slices
 
 
-def slices_of(rank: int, *, world_size: int, num_slices: int) -> range:
-    """The slices of `rank`, as even as can be; empty when there are more ranks than slices."""
-    return range(rank * num_slices // world_size, (rank + 1) * num_slices // world_size)
+def even_shares(world_size: int, *, num_slices: int) -> tuple[int, ...]:
+    """How many slices each rank gets, as even as can be; none for those that are too many."""
+    return tuple((rank + 1) * num_slices // world_size - rank * num_slices // world_size for rank in range(world_size))
 
 
-def spans_of(rank: int, *, world_size: int, num_rows: int, num_slices: int, is_exact: bool) -> list[RowSpan]:
-    """What `rank` computes in a step of `num_rows`: its slices one by one (`exact`), or all in one batch; never an empty span."""
-    mine = slices_of(rank, world_size=world_size, num_slices=num_slices)
+def fair_shares(speeds: Sequence[float], *, num_slices: int) -> tuple[int, ...]:
+    """How many slices each rank gets so that all are ready at about the same time.
+
+    Source: the largest-remainder method (Hamilton's) over the speeds.
+
+    Args:
+        speeds: rows a second of each rank, > 0 for one at least; 0 for a rank that gets none.
+        num_slices: of a step.
+    """
+    total = sum(speeds)
+    quotas = [speed / total * num_slices for speed in speeds]
+    shares = [int(quota) for quota in quotas]
+    left = sorted(range(len(speeds)), key=lambda rank: (shares[rank] - quotas[rank], rank))
+    for rank in left[: num_slices - sum(shares)]:
+        shares[rank] += 1
+    return tuple(shares)
+
+
+def slices_of(rank: int, *, shares: Sequence[int]) -> range:
+    """The slices of `rank`: consecutive; empty where its share is 0."""
+    first = sum(shares[:rank])
+    return range(first, first + shares[rank])
+
+
+def spans_of(mine: range, *, num_rows: int, num_slices: int, is_exact: bool) -> list[RowSpan]:
+    """The rows of the slices `mine` in a step of `num_rows`: slice by slice (`exact`), or all in one batch; never an empty span."""
     groups = [range(i, i + 1) for i in mine] if is_exact else [mine]
     spans = []
     for group in groups:

@@ -9,9 +9,6 @@ from dtrain.job.protocols import JobRecord
 from dtrain.job.status import Happening, Observation, Outcome
 from dtrain.policy.failure import backoff_s, is_hopeless
 
-WORKING = frozenset({State.STARTING, State.RUNNING, State.RECOVERING})
-"""States of a job that should have a coordinator that trains."""
-
 _ENDS = {
     Outcome.SUCCEEDED: Event.SUCCEEDED,
     Outcome.FAILED: Event.FAILED,
@@ -48,7 +45,7 @@ def judge(record: JobRecord, seen: Observation, *, is_known: bool, now_s: float)
         judgement = moved(told, done, now_s=now_s)
     elif seen.outcome is Outcome.NONE and seen.is_alive:
         judgement = _heard(told, seen, now_s=now_s)
-    elif seen.outcome is Outcome.NONE or (seen.outcome is Outcome.STOPPED and record.state in WORKING):
+    elif seen.outcome is Outcome.NONE or (seen.outcome is Outcome.STOPPED and record.state.is_working):
         judgement = _lost(told, is_known=is_known, now_s=now_s)
     else:
         judgement = moved(told, _ENDS[seen.outcome], now_s=now_s, reason=seen.reason, message=seen.message)
@@ -82,9 +79,12 @@ def said(record: JobRecord, *, now_s: float, reason: str = "", message: str = ""
 def _with_progress(record: JobRecord, seen: Observation) -> JobRecord:
     """The coordinator's status and cursor taken over; a plan beyond the furthest ever forgives all failures.
 
-    One that has no attempt yet knows less than its predecessor told.
+    One that has no attempt yet knows less than its predecessor told. What the user allowed its start is spent as soon as it is kept
+    beside the checkpoints: skips before the first generation, changed code and gaps with the incarnation's first checkpoint.
     """
     status = record.status
+    has_formed = seen.status is not None and seen.status.attempt > 0
+    has_committed = seen.status is not None and bool(seen.status.last_checkpoint)
     if seen.status is not None and seen.status.attempt >= status.attempt:
         status = seen.status
     is_further = status.plan_number > record.furthest_plan
@@ -94,12 +94,15 @@ def _with_progress(record: JobRecord, seen: Observation) -> JobRecord:
         cursor=max(record.cursor, seen.cursor),
         furthest_plan=max(record.furthest_plan, status.plan_number),
         failures=0 if is_further else record.failures,
+        skip_step=record.skip_step and not has_formed,
+        accept_code_change=record.accept_code_change and not has_committed,
+        allow_gap=record.allow_gap and not has_committed,
     )
 
 
 def _heard(record: JobRecord, seen: Observation, *, now_s: float) -> Judgement:
     """A living coordinator's phase; one that stops or is ended says nothing that counts."""
-    if record.state not in WORKING:
+    if not record.state.is_working:
         return Judgement(record)
     event = _PHASES.get(seen.phase)
     if event is None:
@@ -108,7 +111,7 @@ def _heard(record: JobRecord, seen: Observation, *, now_s: float) -> Judgement:
 
 
 def _lost(record: JobRecord, *, is_known: bool, now_s: float) -> Judgement:
-    if record.state not in WORKING:
+    if not record.state.is_working:
         return moved(record, Event.LOST, now_s=now_s)
     failures = record.failures + is_known
     if is_hopeless(failures):

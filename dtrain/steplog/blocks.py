@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
+from dtrain.steplog.fates import IS_TRAINED, Fate, LeftOut
 from dtrain.steplog.positions import Partition, Position, after
 from dtrain.steplog.ranges import Reject, RowRange
 
 
 @dataclass(frozen=True)
 class BlockMeta:
-    """The raw rows [start, end) of one partition, and which of them were decoded.
+    """The raw rows [start, end) of one partition, and which of them are trained.
 
-    "Good" rows are decoded ones, numbered from 0 within the block: row i of the block's record batch is good row i.
+    "Good" rows are those to be trained, numbered from 0 within the block: row i of the block's record batch is good row i. Behind
+    them the batch holds the rows that are held out, in their order.
 
     Args:
         partition: whose rows.
@@ -33,6 +35,7 @@ class BlockMeta:
         rejects: the bad rows, in order of coordinate.
         num_bytes: of the decoded rows.
         newest_ms: the newest record's Kafka timestamp, in milliseconds since 1970; 0 without records.
+        fates: a `Fate` for each raw row of the block, where some are left out on purpose; empty where none is.
     """
 
     partition: Partition
@@ -44,11 +47,29 @@ class BlockMeta:
     rejects: tuple[Reject, ...] = ()
     num_bytes: int = 0
     newest_ms: int = 0
+    fates: bytes = b""
 
-    @property
+    @cached_property
     def num_rows(self) -> int:
         """Good rows of the block."""
+        if self.fates:
+            return self.fates.count(Fate.TRAINED)
         return self._good[-1] if self._good else 0
+
+    @cached_property
+    def num_held_out(self) -> int:
+        """Rows of the batch behind the good ones."""
+        return self.fates.count(Fate.HELD_OUT)
+
+    @property
+    def num_raw_rows(self) -> int:
+        """Raw rows of the block, whatever became of them."""
+        return self._raw_stops[-1] if self._raw_stops else 0
+
+    @property
+    def num_batch_rows(self) -> int:
+        """Rows of the batch: good ones, and behind them those that are held out."""
+        return self.num_rows + self.num_held_out
 
     def range_to(self, start: Position, stop_row: int) -> RowRange:
         """The range from `start` to right behind good row `stop_row - 1`: the shortest that holds those good rows.
@@ -68,12 +89,22 @@ class BlockMeta:
         index = bisect_right(self.offsets, position.offset) - 1
         if index < 0:
             return 0
+        if self.fates:
+            return self._trained_before[self.raw_rows_before(position)]
         if self.offsets[index] < position.offset:
             return self._good[index]
-        first, stop = self._rows_of(index)
+        first, stop = self.rows_of(index)
         row = min(max(position.row, first), stop)
         before = self._good[index - 1] if index else 0
         return before + row - first - bisect_left(self._rejects_of(index), row)
+
+    def held_out_between(self, start: Position, end: Position) -> tuple[int, int]:
+        """The rows [first, stop) of the batch that are held out and stand from `start` to `end`."""
+        if not self.num_held_out:
+            return 0, 0
+        before = self.fates.count(Fate.HELD_OUT, 0, self.raw_rows_before(start))
+        within = self.fates.count(Fate.HELD_OUT, self.raw_rows_before(start), self.raw_rows_before(end))
+        return self.num_rows + before, self.num_rows + before + within
 
     @cached_property
     def _reject_places(self) -> list[tuple[int, int]]:
@@ -89,18 +120,45 @@ class BlockMeta:
     @cached_property
     def _good(self) -> list[int]:
         """Good rows up to and with each record."""
-        counts = list(self.raw_rows)
-        for index in {0, len(counts) - 1} if counts else ():
-            first, stop = self._rows_of(index)
-            counts[index] = stop - first
+        if self.fates:
+            return [self._trained_before[stop] for stop in self._raw_stops]
+        counts = self._raw_counts()
         for offset, rows in self._rejected.items():
             counts[bisect_left(self.offsets, offset)] -= len(rows)
         return list(accumulate(counts))
 
+    @cached_property
+    def _raw_stops(self) -> list[int]:
+        """Raw rows of the block up to and with each record."""
+        return list(accumulate(self._raw_counts()))
+
+    def _raw_counts(self) -> list[int]:
+        """Raw rows of the block in each record."""
+        counts = list(self.raw_rows)
+        for index in {0, len(counts) - 1} if counts else ():
+            first, stop = self.rows_of(index)
+            counts[index] = stop - first
+        return counts
+
+    @cached_property
+    def _trained_before(self) -> list[int]:
+        """Good rows before each raw row of the block, and behind the last; where there are fates."""
+        return list(accumulate(self.fates.translate(IS_TRAINED), initial=0))
+
+    def raw_rows_before(self, position: Position) -> int:
+        """How many raw rows of the block stand before `position`."""
+        index = bisect_right(self.offsets, position.offset) - 1
+        if index < 0:
+            return 0
+        if self.offsets[index] < position.offset:
+            return self._raw_stops[index]
+        first, stop = self.rows_of(index)
+        return self._raw_stops[index] - stop + min(max(position.row, first), stop)
+
     def _rejects_of(self, index: int) -> list[int]:
         return self._rejected.get(self.offsets[index], [])
 
-    def _rows_of(self, index: int) -> tuple[int, int]:
+    def rows_of(self, index: int) -> tuple[int, int]:
         """Which raw rows of a record are in the block: all of them, unless the block starts or ends in its middle."""
         offset = self.offsets[index]
         first = self.start.row if offset == self.start.offset else 0
@@ -108,7 +166,11 @@ class BlockMeta:
 
     def _position_after(self, good_row: int) -> Position:
         index = bisect_right(self._good, good_row)
-        row = self._rows_of(index)[0] + good_row - (self._good[index - 1] if index else 0)
+        if self.fates:
+            behind = bisect_left(self._trained_before, good_row + 1)  # raw rows up to and with it
+            row = self.rows_of(index)[1] - self._raw_stops[index] + behind - 1
+            return after(self.offsets[index], row, self.raw_rows[index])
+        row = self.rows_of(index)[0] + good_row - (self._good[index - 1] if index else 0)
         for bad in self._rejects_of(index):
             if bad > row:
                 break
@@ -127,7 +189,11 @@ class BlockMeta:
             rejects=self.rejects[first_reject:stop_reject],
             last_offset=self.offsets[last] if is_touched else -1,
             last_crc=self.crcs[last] if is_touched else 0,
+            left_out=self._left_out(start, end),
         )
+
+    def _left_out(self, start: Position, end: Position) -> LeftOut:
+        return LeftOut.of(self.fates, self.raw_rows_before(start), self.raw_rows_before(end)) if self.fates else LeftOut()
 
 
 def merge(first: RowRange, second: RowRange) -> RowRange:
@@ -141,6 +207,7 @@ def merge(first: RowRange, second: RowRange) -> RowRange:
         rejects=first.rejects + second.rejects,
         last_offset=tail.last_offset,
         last_crc=tail.last_crc,
+        left_out=first.left_out.plus(second.left_out),
     )
 
 

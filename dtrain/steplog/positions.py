@@ -36,6 +36,18 @@ class Position(NamedTuple):
 Positions = Mapping[Partition, Position]
 
 
+class Mark(NamedTuple):
+    """A record that a partition held: another one at its offset tells that the topic is not what it was.
+
+    Args:
+        offset: of the record.
+        crc: CRC-32 of its key and value.
+    """
+
+    offset: int
+    crc: int
+
+
 def after(offset: int, row: int, num_rows: int) -> Position:
     """The position behind row `row` of the record at `offset`, which holds `num_rows` rows (one way to write each place)."""
     return Position(offset + 1) if row + 1 >= num_rows else Position(offset, row + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dtrain.steplog.progress import Progress
 
@@ -19,6 +19,8 @@ class TrainReport:
         scores: over the window.
         total_loss: mean over the job.
         total_scores: over the job.
+        held_out_loss: mean over the window of held-out rows; None without such.
+        held_out_scores: over the same.
         steps_s: seconds of each data step since the last report.
     """
 
@@ -28,4 +30,6 @@ class TrainReport:
     scores: Mapping[str, float]
     total_loss: float | None
     total_scores: Mapping[str, float]
+    held_out_loss: float | None = None
+    held_out_scores: Mapping[str, float] = field(default_factory=dict)
     steps_s: Sequence[float] = ()

@@ -49,6 +49,22 @@ def test_only_a_plan_beyond_the_furthest_ever_forgives_failures(plan_number: int
     assert judged(replace(RUNNING, failures=3), seen).failures == failures
 
 
+@pytest.mark.parametrize(
+    ("status", "left"),
+    [
+        (JobStatus(), {"accept_code_change", "skip_step", "allow_gap"}),
+        (JobStatus(attempt=3, plan_number=51), {"accept_code_change", "allow_gap"}),
+        (JobStatus(attempt=3, plan_number=51, last_checkpoint="p000000000051-a00000003"), set()),
+    ],
+)
+def test_what_was_allowed_a_start_is_spent_once_it_is_kept_beside_the_checkpoints(status: JobStatus, left: set[str]) -> None:
+    """A skip before the first generation of an attempt; other code and gaps by its first checkpoint, and not before."""
+    seen = Observation(is_alive=True, phase="running", status=status, cursor=4)
+    record = judged(replace(RUNNING, accept_code_change=True, skip_step=True, allow_gap=True), seen)
+    heir = judged(record, DEAD)
+    assert {name for name in ("accept_code_change", "skip_step", "allow_gap") if getattr(heir, name)} == left
+
+
 def test_figures_of_a_job_stay_while_its_next_coordinator_has_none_yet() -> None:
     record = replace(RUNNING, status=JobStatus(attempt=2, step=40))
     assert judged(record, Observation(is_alive=True, phase="starting", status=JobStatus())).status == record.status

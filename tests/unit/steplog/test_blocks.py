@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtrain.steplog.blocks import BlockMeta, merge, merge_adjoining
+from dtrain.steplog.fates import Fate, LeftOut
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.ranges import Reject, RowRange, advance
 
@@ -17,18 +18,18 @@ PARTITION = Partition("t", 0)
 
 @dataclass
 class Model:
-    """A stretch of a partition, row by row: (coordinate, whether good), and every way to write a place in it."""
+    """A stretch of a partition, row by row: (coordinate, fate), and every way to write a place in it."""
 
     meta: BlockMeta
-    rows: list[tuple[Position, bool]]
+    rows: list[tuple[Position, Fate]]
     places: list[Position]
     crcs: dict[int, int]
 
-    def good(self, start: Position, end: Position) -> int:
-        return sum(is_good for at, is_good in self.rows if start <= at < end)
+    def of(self, fate: Fate, start: Position, end: Position) -> list[Position]:
+        return [at for at, found in self.rows if start <= at < end and found is fate]
 
-    def bad(self, start: Position, end: Position) -> list[Position]:
-        return [at for at, is_good in self.rows if start <= at < end and not is_good]
+    def good(self, start: Position, end: Position) -> int:
+        return len(self.of(Fate.TRAINED, start, end))
 
     def last_touched(self, start: Position, end: Position) -> int:
         """The last record of which the range holds a row, or holds all, be it without rows."""
@@ -38,22 +39,24 @@ class Model:
 
 @st.composite
 def models(draw: st.DrawFn) -> Model:
-    """Records of 0 to 5 rows, some bad, with gaps between and behind; the block may start and end in mid-record."""
-    sizes = draw(st.lists(st.lists(st.booleans(), max_size=5), max_size=6))
+    """Records of 0 to 5 rows, some bad or left out, with gaps between and behind; the block may start and end in mid-record."""
+    fates = st.sampled_from(list(Fate) if draw(st.booleans()) else [Fate.TRAINED, Fate.REJECTED])
+    sizes = draw(st.lists(st.lists(fates, max_size=5), max_size=6))
     gaps = draw(st.lists(st.integers(0, 3), min_size=len(sizes) + 1, max_size=len(sizes) + 1))
     offset, offsets, places, rows = 10, [], [Position(10)], []
     for gap, size in zip(gaps, sizes, strict=False):
         offset += gap
         places += [Position(offset - i) for i in range(gap)]
         offsets.append(offset)
-        rows += [(Position(offset, row), is_good) for row, is_good in enumerate(size)]
+        rows += [(Position(offset, row), fate) for row, fate in enumerate(size)]
         places += [Position(offset, row) for row in range(len(size))]
         offset += 1
         places.append(Position(offset))
     places = sorted({*places, Position(offset + gaps[-1])})
     start, end = sorted(draw(st.tuples(st.sampled_from(places), st.sampled_from(places))))
     kept = [i for i, o in enumerate(offsets) if start.offset <= o and Position(o) < end]
-    inside = [(at, is_good) for at, is_good in rows if start <= at < end]
+    inside = [(at, fate) for at, fate in rows if start <= at < end]
+    has_left_out = any(fate > Fate.REJECTED for _, fate in inside)
     meta = BlockMeta(
         partition=PARTITION,
         start=start,
@@ -61,7 +64,8 @@ def models(draw: st.DrawFn) -> Model:
         offsets=array("q", [offsets[i] for i in kept]),
         raw_rows=array("q", [len(sizes[i]) for i in kept]),
         crcs=array("q", [offsets[i] * 7 for i in kept]),
-        rejects=tuple(Reject(at.offset, at.row, "bad") for at, is_good in inside if not is_good),
+        rejects=tuple(Reject(at.offset, at.row, "bad") for at, fate in inside if fate is Fate.REJECTED),
+        fates=bytes(fate for _, fate in inside) if has_left_out else b"",
     )
     return Model(meta, inside, [p for p in places if start <= p <= end], {offsets[i]: offsets[i] * 7 for i in kept})
 
@@ -69,7 +73,9 @@ def models(draw: st.DrawFn) -> Model:
 def check(model: Model, found: RowRange, start: Position, end: Position) -> None:
     assert (found.start, found.end) == (start, end)
     assert found.num_rows == model.good(start, end)
-    assert [Position(r.offset, r.row) for r in found.rejects] == model.bad(start, end)
+    assert [Position(r.offset, r.row) for r in found.rejects] == model.of(Fate.REJECTED, start, end)
+    left_out = (Fate.FILTERED, Fate.DUPLICATE, Fate.HELD_OUT)
+    assert found.left_out == LeftOut(*(len(model.of(fate, start, end)) for fate in left_out))
     assert found.last_offset == model.last_touched(start, end)
     assert found.last_crc == model.crcs.get(found.last_offset, 0)
 
@@ -86,6 +92,21 @@ def test_rows_before_counts_good_rows_at_every_place(model: Model) -> None:
 
 
 @given(models())
+def test_held_out_between_are_the_rows_behind_the_good_ones_at_every_two_places(model: Model) -> None:
+    for start in model.places:
+        for end in (place for place in model.places if place >= start):
+            first, stop = model.meta.held_out_between(start, end)
+            assert stop - first == len(model.of(Fate.HELD_OUT, start, end))
+            if stop > first:
+                assert first == model.meta.num_rows + len(model.of(Fate.HELD_OUT, Position(0), start))
+
+
+@given(models())
+def test_num_raw_rows_is_the_count_of_all(model: Model) -> None:
+    assert model.meta.num_raw_rows == len(model.rows)
+
+
+@given(models())
 def test_range_to_end_holds_all_that_is_left_at_every_place(model: Model) -> None:
     for start in model.places:
         check(model, model.meta.range_to_end(start), start, model.meta.end)
@@ -93,7 +114,7 @@ def test_range_to_end_holds_all_that_is_left_at_every_place(model: Model) -> Non
 
 @given(models())
 def test_range_to_is_the_shortest_that_holds_the_rows(model: Model) -> None:
-    good = [at for at, is_good in model.rows if is_good]
+    good = [at for at, fate in model.rows if fate is Fate.TRAINED]
     for start in model.places:
         for stop_row in range(model.meta.rows_before(start) + 1, len(good) + 1):
             found = model.meta.range_to(start, stop_row)

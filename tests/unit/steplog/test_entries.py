@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtrain.errors import StateError
 from dtrain.steplog.entries import GENESIS, Entry, StepKind, canonical, extend_hash
 from tests.support.steplogs import ENTRY, JSON
 
@@ -40,7 +41,18 @@ def test_hash_is_the_documented_one() -> None:
     assert extend_hash(GENESIS, Entry(1, StepKind.CHECKPOINT)) == hashlib.sha256(b"0" * 64 + content).hexdigest()
 
 
-@pytest.mark.parametrize("value", [{"n": 1}, {"n": 1, "kind": "dance", "rows": 0, "ranges": []}])
+def test_hash_of_a_skipped_step_says_so() -> None:
+    content = b'{"kind":"data","n":1,"ranges":[],"rows":3,"skipped":"non_finite"}'
+    entry = Entry(1, StepKind.DATA, num_rows=3, skipped="non_finite")
+    assert extend_hash(GENESIS, entry) == hashlib.sha256(b"0" * 64 + content).hexdigest()
+
+
+@pytest.mark.parametrize("value", [{"n": 1}, {"n": 1, "kind": None, "rows": 0, "ranges": []}])
 def test_entry_of_other_json_is_an_error(value: dict[str, object]) -> None:
     with pytest.raises((KeyError, ValueError)):
         Entry.from_json(value)
+
+
+def test_entry_of_a_kind_that_is_not_known_is_another_dtrains_and_not_corrupt() -> None:
+    with pytest.raises(StateError, match="log entry 1 was written by another dtrain, as a 'dance' step"):
+        Entry.from_json({"n": 1, "kind": "dance", "rows": 0, "ranges": []})

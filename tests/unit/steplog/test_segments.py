@@ -2,12 +2,12 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtrain.errors import CorruptError
-from dtrain.steplog.entries import GENESIS, Entry, extend_hash
-from dtrain.steplog.segments import Segment, hash_of, seal, unseal
+from dtrain.steplog.entries import Entry
+from dtrain.steplog.segments import JOINED_BYTES, Segment, check_tiling, is_joined, listed, merge, ripe, seal, unseal
 from tests.support.steplogs import LOG
 
 
@@ -51,7 +51,37 @@ def test_unseal_of_signed_nonsense_is_corrupt(content: bytes) -> None:
         unseal(Segment(hashlib.sha256(content).hexdigest(), 1, 1, len(content)), content)
 
 
-@given(LOG, st.integers(0, 10))
-def test_hash_of_a_log_is_that_of_its_parts_in_turn(entries: list[Entry], cut: int) -> None:
-    assert hash_of(hash_of(GENESIS, entries[:cut]), entries[cut:]) == hash_of(GENESIS, entries)
-    assert hash_of(GENESIS, entries[:1]) == extend_hash(GENESIS, entries[0])
+@pytest.mark.parametrize("num_bytes", [1, 3000, 10**6])
+@given(number=st.integers(0, 3000))
+@settings(max_examples=20, deadline=None)
+def test_line_of_a_long_log_is_short_and_tiles_it(num_bytes: int, number: int) -> None:
+    line: list[Segment] = []
+    for entry in range(1, number + 1):
+        group = line[ripe(line)]
+        if group:
+            contents = [b"x" * segment.num_bytes for segment in group] if is_joined(group) else []
+            line[ripe(line)] = [merge(group, contents)[0]]
+        line.append(Segment(f"{entry:064x}", entry, entry, num_bytes))
+    check_tiling(line, first=1, last=number)
+    assert [segment.tier for segment in line] == sorted((segment.tier for segment in line), reverse=True)
+    assert len(line) <= 10 * len(str(number)) + 1
+    assert all(segment.is_index or segment.num_bytes <= JOINED_BYTES for segment in line)
+
+
+def test_index_lists_what_was_merged_and_nothing_else() -> None:
+    group = [Segment(f"{n:064x}", 2 * n + 1, 2 * n + 2, JOINED_BYTES) for n in range(10)]
+    index, content = merge(group, [])
+    assert (index.first, index.last, index.tier, index.is_index) == (1, 20, 1, True)
+    assert listed(index, content) == group
+    assert Segment.from_json(index.to_json()) == index
+    for lie in (replace(index, first=0), replace(index, last=21), replace(index, is_index=False)):
+        with pytest.raises(CorruptError):
+            listed(lie, content) if lie.is_index else unseal(lie, content)
+    with pytest.raises(CorruptError):
+        listed(index, content[:-1])
+
+
+@given(LOG, st.integers(0, 15))
+def test_unseal_after_a_number_is_the_rest(entries: list[Entry], after: int) -> None:
+    segment, content = seal(entries)
+    assert unseal(segment, content, after=after) == [entry for entry in entries if entry.number > after]
