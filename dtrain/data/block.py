@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,12 +13,18 @@ from dtrain.steplog.blocks import BlockMeta
 
 
 class RawRecord(NamedTuple):
-    """One Kafka record as it came, before decoding."""
+    """One record of a topic or of a file as it came, before decoding."""
 
     offset: int
     key: bytes | None
     value: bytes | None
     timestamp_ms: int
+    crc: int | None = None
+    """What tells it from another at its offset, where that is not the CRC-32 of its key and value."""
+
+
+new_record: Callable[[tuple[int, bytes | None, bytes | None, int, int | None]], RawRecord] = partial(tuple.__new__, RawRecord)
+"""A record of its fields, in less than half of the time that the class itself takes."""
 
 
 @dataclass(frozen=True, slots=True)

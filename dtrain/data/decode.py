@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import pyarrow as pa
 
-from dtrain.data.arrow_messages import read_arrow
 from dtrain.data.block import Block, RawRecord
-from dtrain.data.json_messages import read_json
-from dtrain.data.messages import Rows
+from dtrain.data.messages import ReadRows
 from dtrain.data.schema import Schema
 from dtrain.steplog.blocks import BlockMeta
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.ranges import Reject
-
-Format = Literal["arrow", "json"]
-
-_READERS: dict[Format, Callable[[Iterable[bytes | None], Schema], Rows]] = {"arrow": read_arrow, "json": read_json}
 
 
 def decode(
@@ -31,11 +24,12 @@ def decode(
     start: Position,
     end: Position,
     schema: Schema,
-    format: Format,  # noqa: A002 - the field's name in a job file
+    read: ReadRows,
 ) -> Block:
     """The rows of `records` in [start, end), and why the others of them are not rows of the schema.
 
-    What becomes of a row depends on its own record alone, not on which records are decoded with it.
+    What becomes of a row depends on its own record alone, not on which records are decoded with it. Where records are more
+    than should be decoded at a time, the block ends behind the last one that was.
 
     Args:
         records: every record of the partition that holds a row of [start, end), in order, whole; none before `start`.
@@ -43,9 +37,12 @@ def decode(
         start: may be in mid-record: the first record's rows before it are left out.
         end: may be in mid-record, and may lie beyond the last record where offsets have gaps.
         schema: the columns to make; the batch has exactly these, in one piece, without nulls.
-        format: how a value is written.
+        read: how values are written.
     """
-    rows = _READERS[format]([record.value for record in records], schema)
+    rows = read(records, schema)
+    if len(rows.raw_rows) < len(records):
+        records = records[: len(rows.raw_rows)]
+        end = min(end, Position(records[-1].offset + 1))
     whole = BlockMeta(
         partition=partition,
         start=min(start, Position(records[0].offset)) if records else start,
@@ -63,7 +60,9 @@ def decode(
 
 
 def crc_of(record: RawRecord) -> int:
-    """CRC-32 of a record's key and value, in this order; what is absent counts as empty."""
+    """CRC-32 of a record's key and value, in this order, unless it says another; what is absent counts as empty."""
+    if record.crc is not None:
+        return record.crc
     return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -35,18 +35,40 @@ class Staging:
             Name → array [rows, *shape], which begins at a 64-byte boundary and holds until the next call.
         """
         num_rows = sum(stop - start for _, start, stop in parts)
+        self._reserve(num_rows)
+        at = 0
+        for batch, start, stop in parts:
+            for field, column in zip(self._schema.tensors, self._columns, strict=True):
+                column[at : at + stop - start] = rows_of(batch.column(field.name).slice(start, stop - start), field)
+            at += stop - start
+        return self._filled(num_rows)
+
+    def gather(self, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Copy `rows` of the columns, in their order.
+
+        Args:
+            columns: as `fill` gave them, of another staging.
+            rows: int64, each below the number of rows that the columns have.
+
+        Returns:
+            As `fill`.
+        """
+        self._reserve(len(rows))
+        filled = self._filled(len(rows))
+        for name, column in filled.items():
+            np.take(columns[name], rows, axis=0, out=column, mode="clip")  # another mode would copy once more
+        return filled
+
+    def _reserve(self, num_rows: int) -> None:
         if num_rows > self._capacity_rows:
             self._capacity_rows = max(num_rows, 2 * self._capacity_rows)
             self._columns = self._allocate()
-        at = 0
-        for batch, start, stop in parts:
-            for field, column in zip(self._schema.fields, self._columns, strict=True):
-                column[at : at + stop - start] = _rows(batch.column(field.name).slice(start, stop - start), field)
-            at += stop - start
-        return {field.name: column[:num_rows] for field, column in zip(self._schema.fields, self._columns, strict=True)}
+
+    def _filled(self, num_rows: int) -> dict[str, np.ndarray]:
+        return {field.name: column[:num_rows] for field, column in zip(self._schema.tensors, self._columns, strict=True)}
 
     def _allocate(self) -> list[np.ndarray]:
-        return [aligned_empty((self._capacity_rows, *field.shape), field.dtype) for field in self._schema.fields]
+        return [aligned_empty((self._capacity_rows, *field.shape), field.dtype) for field in self._schema.tensors]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -57,9 +79,15 @@ def aligned_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return memory[begin : begin + num_bytes].view(dtype).reshape(shape)
 
 
-def _rows(column: pa.Array, field: Field) -> np.ndarray:
-    """The column as an array [rows, *shape] that looks at Arrow's memory; booleans, which are bits there, unpacked."""
+def rows_of(column: pa.Array, field: Field) -> np.ndarray:
+    """The column as an array [rows, *shape] that looks at Arrow's memory; booleans, which are bits there, as bytes.
+
+    Why not `to_numpy`: its first call in a process imports pandas, if that is there, in the middle of a step.
+    """
     # `values` is the whole array's; `flatten` would give the slice's alone, and takes three times as long.
     values = column.values.slice(column.offset * field.size, len(column) * field.size) if field.shape else column
-    array: np.ndarray = values.to_numpy(zero_copy_only=field.dtype != "bool")
-    return array.reshape(len(column), *field.shape)
+    is_bool = field.dtype == "bool"
+    values = values.cast(pa.uint8()) if is_bool else values
+    dtype = np.dtype(np.uint8 if is_bool else field.dtype)
+    flat = np.frombuffer(values.buffers()[1], dtype, count=len(values), offset=values.offset * dtype.itemsize)
+    return flat.reshape(len(column), *field.shape)

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtrain.data.arrow_messages import read_arrow
 from dtrain.data.block import Block, RawRecord
+from dtrain.data.columns import ColumnError, clean
 from dtrain.data.decode import crc_of, decode
-from dtrain.data.schema import Schema
+from dtrain.data.schema import Column, Schema
 from dtrain.steplog.positions import Partition, Position
 from tests.support.messages import arrow, records
 
@@ -30,7 +32,7 @@ def decoded(
         start=start or Position(0),
         end=end or Position(len(values)),
         schema=schema,
-        format="arrow",
+        read=read_arrow,
     )
     assert block.batch.schema.equals(schema.arrow)
     assert block.batch.num_rows == block.meta.num_rows
@@ -165,7 +167,7 @@ def test_decode_of_a_stretch_in_mid_record_gives_exactly_its_rows(sizes: list[in
     start, end = sorted(data.draw(st.tuples(st.sampled_from(places), st.sampled_from(places))))
     held = [r for r in records(values) if r.offset >= start.offset and Position(r.offset) < end]
     schema = Schema({"y": "int64"})
-    block = decode(held, partition=PARTITION, start=start, end=end, schema=schema, format="arrow")
+    block = decode(held, partition=PARTITION, start=start, end=end, schema=schema, read=read_arrow)
     inside = [(o, r, y) for o, r, y in rows if start <= (o, r) < end]
     assert block.batch["y"].to_pylist() == [y for _, _, y in inside if y is not None]
     assert [(r.offset, r.row) for r in block.meta.rejects] == [(o, r) for o, r, y in inside if y is None]
@@ -259,3 +261,52 @@ def test_decode_of_flipped_bits_never_raises_and_keeps_its_neighbours(seed: int)
         assert block.batch["y"].to_pylist()[: len(ys)] == ys
         assert block.batch["y"].to_pylist()[block.meta.num_rows - len(ys) :] == ys
         assert sum(block.meta.raw_rows) == block.meta.num_rows + len(block.meta.rejects)
+
+
+def words_of(num_rows: int, word: Any, kind: pa.DataType) -> pa.Array:
+    """One word of a dictionary in every row."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int8)), pa.array([word], kind))
+
+
+def pairs_of(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, len(values) + 1, 2, dtype=np.int32)), values)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.string_view(), pa.binary(100_000)])
+@pytest.mark.parametrize("shape", ["", "[2]"])
+def test_decode_of_a_few_bytes_that_repeat_a_long_word_rejects_the_record(kind: pa.DataType, shape: str) -> None:
+    word = b"a" * 100_000 if "binary" in str(kind) else "a" * 100_000
+    schema = Schema({"s": Column(f"string{shape}", buckets=9)})
+    values = [words_of(num, word, kind) for num in (30_000, 2)]
+    bomb, sound = (arrow({"s": pairs_of(value) if shape else value}, codec="zstd") for value in values)
+    assert len(bomb) < 50_000
+    reasons = {reason for offset, _, reason in rejects(decoded(bomb, sound, schema=schema)) if offset == 0}
+    assert reasons == {"more than 256 MiB when unpacked"}
+
+
+def test_decode_of_messages_that_are_long_when_written_out_takes_some_at_a_time() -> None:
+    schema = Schema({"s": Column("string", buckets=9)})
+    value = arrow({"s": words_of(50, "a" * (1 << 20), pa.string())})
+    rows = read_arrow(records([value] * 5), schema)
+    assert len(rows.raw_rows) == 2
+
+
+@pytest.mark.parametrize("column", [pairs_of(words_of(2, [1.0, 2.0], pa.list_(pa.float32())))])
+def test_decode_of_lists_of_dictionaries_of_lists_rejects_the_record(column: pa.Array) -> None:
+    reason = "column 'x': a dictionary of lists is not supported"
+    assert rejects(decoded(arrow({"x": column}), schema=Schema({"x": "float32[2,2]"}))) == [(0, 0, reason)]
+
+
+@pytest.mark.parametrize("column", [Column("string", buckets=9), "timestamp", Column("string", vocabulary=["2020-01-01"])])
+def test_decode_of_a_dictionary_of_views_is_that_of_its_texts(column: str | Column) -> None:
+    schema = Schema({"s": column})
+    view, plain = (arrow({"s": words_of(2, "2020-01-01", kind)}) for kind in (pa.string_view(), pa.string()))
+    block = decoded(view, plain, schema=schema)
+    assert not block.meta.rejects
+    assert len(set(block.batch["s"].to_pylist())) == 1
+
+
+def test_clean_with_which_arrow_fails_is_a_bad_column() -> None:
+    long = pa.table({"s": words_of(30_000, "a" * 100_000, pa.string())})
+    with pytest.raises(ColumnError):
+        clean(long, Schema({"s": Column("string", buckets=9)}))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtrain.data.arrow_messages import read_arrow
 from dtrain.data.decode import decode
 from dtrain.data.schema import Schema
 from dtrain.data.staging import ALIGNMENT, Staging, aligned_empty
@@ -29,7 +30,7 @@ def batch(first: int, num_rows: int) -> pa.RecordBatch:
         "u": (ids % 256).astype("u1"),
     }
     found = decode(
-        records([arrow(table)]), partition=Partition("t", 0), start=Position(0), end=Position(1), schema=SCHEMA, format="arrow"
+        records([arrow(table)]), partition=Partition("t", 0), start=Position(0), end=Position(1), schema=SCHEMA, read=read_arrow
     )
     assert not found.meta.rejects
     return found.batch
@@ -46,7 +47,7 @@ def check(columns: dict[str, np.ndarray], ids: list[int]) -> None:
     assert np.array_equal(columns["b"], rows % 2 == 1)
     assert np.array_equal(columns["bs"], np.repeat(rows % 3 == 0, 3).reshape(-1, 3))
     assert np.array_equal(columns["h"], rows.astype("f2"))
-    for field, column in zip(SCHEMA.fields, columns.values(), strict=True):
+    for field, column in zip(SCHEMA.tensors, columns.values(), strict=True):
         assert column.dtype == field.dtype
         assert column.flags.c_contiguous
         assert column.flags.writeable
@@ -66,6 +67,13 @@ def test_fill_with_any_parts_holds_their_rows_in_order(parts: list[tuple[int, in
     taken = [(BATCHES[i], min(a, b), max(a, b)) for i, a, b in parts]
     ids = [row for piece, start, stop in taken for row in piece["id"].to_pylist()[start:stop]]
     check(Staging(SCHEMA, capacity_rows).fill(taken), ids)
+
+
+@given(st.lists(st.integers(0, sum(piece.num_rows for piece in BATCHES) - 1)), st.integers(0, 100))
+def test_gather_any_rows_holds_them_in_order(rows: list[int], capacity_rows: int) -> None:
+    source = Staging(SCHEMA, 1).fill([(piece, 0, piece.num_rows) for piece in BATCHES])
+    ids = source["id"].tolist()
+    check(Staging(SCHEMA, capacity_rows).gather(source, np.array(rows, np.int64)), [ids[row] for row in rows])
 
 
 def test_fill_again_with_fewer_rows_uses_the_same_memory() -> None:
