@@ -11,10 +11,12 @@ from dtrain.steplog.positions import Partition, Position
 from dtrain.stream.log import Bounds
 
 OffsetsAt = Callable[[int], Mapping[Partition, int | None]]
+Named = Mapping[int, int] | Mapping[str, Mapping[int, int]]
+"""Offsets by partition, or by topic and partition."""
 
 
 def starts(
-    start: Literal["earliest", "latest"] | datetime | Mapping[int, int],
+    start: Literal["earliest", "latest"] | datetime | Named,
     *,
     bounds: Mapping[Partition, Bounds],
     offsets_at: OffsetsAt,
@@ -24,23 +26,20 @@ def starts(
     Raises:
         InputError: an offset is out of range, or the partitions are not those of the topic; names `source.start`.
     """
-    if isinstance(start, datetime):
-        return _at_time(start, bounds, offsets_at)
-    if isinstance(start, Mapping):
-        named = _named(start, bounds, field="source.start")
-        for partition, offset in named.items():
-            begin, end = bounds[partition]
-            if not begin <= offset <= end:
-                raise InputError(
-                    f"`source.start`: offset {offset} of partition {partition.number} is outside of what the topic holds",
-                    fix=f"write one from {begin} to {end}",
-                )
-        return {partition: Position(offset) for partition, offset in named.items()}
-    return {partition: Position(bound.begin if start == "earliest" else bound.end) for partition, bound in bounds.items()}
+    if start == "earliest":
+        return {partition: Position(bound.begin) for partition, bound in bounds.items()}
+    found = _resolved(start, bounds, offsets_at, field="source.start")
+    for partition, (begin, end) in bounds.items():
+        if not begin <= found[partition].offset <= end:
+            held = (
+                f"offset {found[partition].offset} of partition {partition.number} is outside of what {partition.topic} holds"
+            )
+            raise InputError(f"`source.start`: {held}", fix=f"write one from {begin} to {end}")
+    return found
 
 
 def ends(
-    end: Literal["never", "latest"] | datetime | Mapping[int, int],
+    end: Literal["never", "latest"] | datetime | Named,
     *,
     bounds: Mapping[Partition, Bounds],
     offsets_at: OffsetsAt,
@@ -53,38 +52,41 @@ def ends(
     """
     if end == "never":
         return None
-    if isinstance(end, datetime):
-        if _ms(end) > now_s * 1000:
-            raise InputError(
-                f"`source.end`: {end.isoformat()} is in the future, so nobody knows its offsets yet",
-                fix="write a time in the past, offsets, or never",
-            )
-        return _at_time(end, bounds, offsets_at)
-    if isinstance(end, Mapping):
-        return {partition: Position(offset) for partition, offset in _named(end, bounds, field="source.end").items()}
-    return {partition: Position(bound.end) for partition, bound in bounds.items()}
+    if isinstance(end, datetime) and end.timestamp() > now_s:
+        words = f"`source.end`: {end.isoformat()} is in the future, so nobody knows its offsets yet"
+        raise InputError(words, fix="write a time in the past, offsets, or never")
+    return _resolved(end, bounds, offsets_at, field="source.end")
 
 
-def _named(offsets: Mapping[int, int], bounds: Mapping[Partition, Bounds], *, field: str) -> dict[Partition, int]:
-    numbers = {partition.number for partition in bounds}
-    if wrong := sorted(numbers ^ set(offsets)):
-        what = "is not in the topic" if wrong[0] in offsets else "is not named"
-        raise InputError(
-            f"`{field}`: partition {wrong[0]} {what}",
-            fix=f"give one offset for each of the partitions {', '.join(str(number) for number in sorted(numbers))}",
-        )
-    return {partition: offsets[partition.number] for partition in bounds}
-
-
-def _at_time(time: datetime, bounds: Mapping[Partition, Bounds], offsets_at: OffsetsAt) -> dict[Partition, Position]:
-    """The first records at or behind `time`; where there are none, the end."""
-    found = offsets_at(_ms(time))
+def _resolved(
+    where: str | datetime | Named, bounds: Mapping[Partition, Bounds], offsets_at: OffsetsAt, *, field: str
+) -> dict[Partition, Position]:
+    """The offsets that are named; or the first records at or behind a time; where there are none, or for `latest`, the end."""
+    if isinstance(where, Mapping):
+        return {partition: Position(offset) for partition, offset in _named(where, bounds, field=field).items()}
+    found = offsets_at(round(where.timestamp() * 1000)) if isinstance(where, datetime) else {}
     return {
-        partition: Position(bound.end if (offset := found.get(partition)) is None else min(max(offset, bound.begin), bound.end))
-        for partition, bound in bounds.items()
+        partition: Position(end if (offset := found.get(partition)) is None else min(max(offset, begin), end))
+        for partition, (begin, end) in bounds.items()
     }
 
 
-def _ms(time: datetime) -> int:
-    """Milliseconds since 1970."""
-    return round(time.timestamp() * 1000)
+def _named(where: Named, bounds: Mapping[Partition, Bounds], *, field: str) -> dict[Partition, int]:
+    """The offsets that `where` gives, if they are those of all partitions and of no others."""
+    topics = sorted({partition.topic for partition in bounds})
+    offsets: dict[Partition, int] = {}
+    for key, value in where.items():
+        if isinstance(value, Mapping):
+            offsets.update({Partition(str(key), number): offset for number, offset in value.items()})
+        elif len(topics) == 1:
+            offsets[Partition(topics[0], int(key))] = value
+        else:
+            raise InputError(
+                f"`{field}`: {len(topics)} topics are read", fix=f"give offsets by topic: {{{topics[0]}: {{0: 1200}}}}"
+            )
+    if wrong := sorted(set(bounds) ^ set(offsets)):
+        what = "is not read" if wrong[0] in offsets else "is not named"
+        numbers = sorted(partition.number for partition in bounds if partition.topic == wrong[0].topic)
+        fix = f"give one offset for each of the partitions {', '.join(map(str, numbers))}" if numbers else "leave it out"
+        raise InputError(f"`{field}`: partition {wrong[0].number} of {wrong[0].topic} {what}", fix=fix)
+    return offsets

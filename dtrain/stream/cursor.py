@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dtrain.data.block import Block, RawRecord
-from dtrain.data.decode import Format, decode
+from dtrain.data.decode import decode
+from dtrain.data.messages import ReadRows
 from dtrain.data.schema import Schema
+from dtrain.data.transforms import Transform
 from dtrain.errors import DataLossError
 from dtrain.steplog.positions import Partition, Position
+from dtrain.stream.losses import WAYS_OUT
 
-BLOCK_ROWS = 8192
+BLOCK_ROWS = 16_384
 """About how many rows a block has at most, unless one message has more."""
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 2 << 20
 """How many bytes of messages a block is made of at most, unless one message has more."""
 
 
@@ -21,21 +24,32 @@ class Cursor:
     """The next coordinate of a partition; blocks tile the partition from there to `end`.
 
     Args:
-        partition: whose rows.
-        position: the first coordinate.
-        end: the coordinate behind the last; None for never.
-        schema: the columns of the blocks.
-        format: how a message's value is written.
+        partition: whose.
+        position: where to begin.
+        end: where to end; None for never.
+        schema: the columns to make.
+        read: how values are written.
+        span_ms: most time between the records of a block, by their timestamps; 0 for any.
     """
 
     def __init__(
-        self, partition: Partition, position: Position, *, end: Position | None, schema: Schema, value_format: Format
+        self,
+        partition: Partition,
+        position: Position,
+        *,
+        end: Position | None,
+        schema: Schema,
+        read: ReadRows,
+        transform: Transform | None = None,
+        span_ms: int = 0,
     ) -> None:
         self.partition = partition
         self.position = position
         self.end = end
         self._schema = schema
-        self._format = value_format
+        self._read = read
+        self.transform = transform
+        self._span_ms = span_ms
         self._rows_a_record = 1.0
 
     @property
@@ -43,33 +57,44 @@ class Cursor:
         """Whether the end is reached: nothing more comes."""
         return self.end is not None and self.position >= self.end
 
-    def take(self, records: Sequence[RawRecord], *, next_offset: int) -> list[Block]:
-        """Blocks over `records`, which are all that the partition holds from the position to `next_offset`; moves there.
+    def take(self, records: Sequence[RawRecord], *, next_offset: int) -> Iterator[Block]:
+        """Blocks over `records`, which are all that the partition holds from the position to `next_offset`; moves there with them.
+
+        Each is decoded when it is asked for: decoded, all of them may be more than fits into memory.
 
         Raises:
             DataLossError: the record that the position stands in the middle of is gone. The cursor has not moved.
         """
         if self.is_done or next_offset <= self.position.offset:
-            return []
+            return
         if self.position.row > 0 and (not records or records[0].offset > self.position.offset):
             raise DataLossError(
                 f"{self.partition}: the record at offset {self.position.offset} is gone, but its rows from "
                 f"{self.position.row} on are not trained",
-                fix="the topic was compacted or cut too early for this job; start a new one from where records are left",
+                fix=WAYS_OUT,
             )
         stop = Position(next_offset) if self.end is None else min(Position(next_offset), self.end)
-        wanted = [record for record in records if record.offset >= self.position.offset and Position(record.offset) < stop]
+        there = [record for record in records if record.offset >= self.position.offset and Position(record.offset) < stop]
+        wanted = [record for record in there if record.value is not None]  # a tombstone is as good as gone: compaction takes it
         chunks = list(self._chunks(wanted)) or [wanted]
-        return [self._block(chunk, stop if chunk is chunks[-1] else Position(chunk[-1].offset + 1)) for chunk in chunks]
+        ends = [Position(chunk[-1].offset + 1) for chunk in chunks[:-1]] + [stop]
+        for chunk, end in zip(chunks, ends, strict=True):
+            yield from self._blocks(chunk, end)
 
-    def _block(self, records: Sequence[RawRecord], end: Position) -> Block:
-        block = decode(
-            records, partition=self.partition, start=self.position, end=end, schema=self._schema, format=self._format
-        )
-        self.position = end
-        if records:
-            self._rows_a_record = max(1.0, sum(block.meta.raw_rows) / len(records))
-        return block
+    def _blocks(self, records: Sequence[RawRecord], end: Position) -> Iterator[Block]:
+        """One block, or more where the records become many rows."""
+        while True:
+            block = decode(
+                records, partition=self.partition, start=self.position, end=end, schema=self._schema, read=self._read
+            )
+            self.position = block.meta.end
+            num_records = len(block.meta.offsets)
+            if num_records:
+                self._rows_a_record = max(1.0, sum(block.meta.raw_rows) / num_records)
+            yield block if self.transform is None else self.transform(block, records)
+            records = records[num_records:]
+            if not records:
+                return
 
     def _chunks(self, records: Sequence[RawRecord]) -> Iterator[list[RawRecord]]:
         chunk: list[RawRecord] = []
@@ -77,7 +102,8 @@ class Cursor:
         for record in records:
             size = len(record.value or b"")
             is_full = num_bytes + size > BLOCK_BYTES or (len(chunk) + 1) * self._rows_a_record > BLOCK_ROWS
-            if chunk and is_full:
+            is_long = self._span_ms and chunk and record.timestamp_ms - chunk[0].timestamp_ms > self._span_ms
+            if chunk and (is_full or is_long):
                 yield chunk
                 chunk, num_bytes = [], 0
             chunk.append(record)

@@ -2,139 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from dtrain.clock import Clock
 from dtrain.data.block import Block
-from dtrain.errors import DataLossError, NotFoundError, UnavailableError
-from dtrain.steplog.positions import Partition, Positions
+from dtrain.data.messages import BLOCK_BYTES, REJECT_BYTES
+from dtrain.errors import UnavailableError
+from dtrain.steplog.positions import Partition
 from dtrain.stream.cursor import Cursor
-from dtrain.stream.log import Bounds, Log, OutOfRangeError, Tail
-
-GRACE_S = 3.0
-"""How long a broker may take after its return to show again all that it had, before that counts as lost."""
+from dtrain.stream.log import Log, OutOfRangeError, Tail
+from dtrain.stream.losses import WAYS_OUT, check, find_losses
 
 GONE_S = 15.0
 """How long the broker may know no such topic before that counts as deleted."""
 
 
-class LogFeed:
-    """The `Feed` over a log's tail; see there for the contract."""
+class Feed:
+    """Blocks in order, from given positions on. Not safe to call from several threads."""
 
-    def __init__(self, log: Log, cursors: Sequence[Cursor], *, topic_id: str, clock: Clock) -> None:
+    def __init__(self, log: Log, cursors: Sequence[Cursor], *, topic_ids: Mapping[str, str], clock: Clock) -> None:
         self._log = log
         self._cursors = {cursor.partition: cursor for cursor in cursors}
-        self._topic_id = topic_id
         self._clock = clock
-        self._known_at_s = clock.monotonic_s()
+        self._topic_ids = {cursor.partition.topic: topic_ids[cursor.partition.topic] for cursor in cursors}
+        self._known_at_s = dict.fromkeys(self._topic_ids, clock.monotonic_s())
         self._tail: Tail = log.tail({c.partition: c.position.offset for c in cursors})
         self._held: frozenset[Partition] = frozenset()
+        self._coming: deque[tuple[Partition, Iterator[Block]]] = deque()
         for cursor in cursors:
             if cursor.is_done:
                 self._tail.pause(cursor.partition)
 
     def poll(self, *, max_wait_s: float) -> Sequence[Block]:
-        """See `Feed.poll`."""
-        self._check_topic()
+        """Blocks that have come, about `BLOCK_BYTES` of them at most, or none after `max_wait_s`.
+
+        Per partition each block starts where the one before ended, the first at the feed's positions; rows at or behind
+        the partition's end are never in a block. A block may have no rows: its end has moved over gaps or bad records.
+
+        Raises:
+            DataLossError: retention has overtaken a position, or the topic is shorter than it was.
+            UnavailableError: the broker has not answered for longer than the feed bears; try again with a new feed.
+        """
+        self._check_topics()
+        if blocks := self._decoded():
+            return blocks
         try:
             fetched = self._tail.poll(max_wait_s=max_wait_s)
         except OutOfRangeError as error:
-            check_range(self._log, {p: c.position for p, c in self._cursors.items() if not c.is_done}, clock=self._clock)
+            self._check()
             raise UnavailableError("the broker had not all of its records for a moment", fix="try again") from error
-        self._check_topic()
-        blocks = []
+        self._check_topics()
         for partition, records, next_offset in fetched:
-            cursor = self._cursors[partition]
-            blocks += cursor.take(records, next_offset=next_offset)
-            if cursor.is_done:
-                self._tail.pause(partition)
-        return blocks
+            self._coming.append((partition, self._cursors[partition].take(records, next_offset=next_offset)))
+        return self._decoded()
 
     def hold(self, partitions: Collection[Partition]) -> None:
-        """See `Feed.hold`."""
+        """Nothing comes of `partitions`, and of them alone, until this is called again: enough of them waits elsewhere."""
         held = frozenset(partitions)
-        for partition in held ^ self._held:
+        for partition in (held ^ self._held) & self._cursors.keys():
             if not self._cursors[partition].is_done:
                 (self._tail.pause if partition in held else self._tail.resume)(partition)
         self._held = held
 
     def end_offsets(self) -> Mapping[Partition, int]:
-        """See `Feed.end_offsets`."""
+        """Per partition the newest known offset that can be read, exclusive; as of the last fetch. Does not block."""
         return self._tail.end_offsets()
 
     def close(self) -> None:
-        """See `Feed.close`."""
+        """Free what the feed holds. May be called twice."""
         self._tail.close()
 
-    def _check_topic(self) -> None:
-        found, now_s = self._tail.topic_id(), self._clock.monotonic_s()
-        if found == self._topic_id:
-            self._known_at_s = now_s
-        elif found is not None:
-            raise _recreated(self._topic_id, found)
-        elif now_s - self._known_at_s > GONE_S:
-            check_topic(self._log, self._topic_id, clock=self._clock)
-            self._known_at_s = now_s
+    def _decoded(self) -> list[Block]:
+        """Blocks of what was fetched; the rest waits as it came, because decoded it may be a thousand times as long."""
+        blocks: list[Block] = []
+        held: list[tuple[Partition, Iterator[Block]]] = []
+        num_bytes = 0
+        while self._coming and num_bytes < BLOCK_BYTES:
+            partition, coming = self._coming[0]
+            if partition in self._held:
+                held.append(self._coming.popleft())
+            elif (block := next(coming, None)) is not None:
+                blocks.append(block)
+                num_bytes += block.meta.num_bytes + REJECT_BYTES * len(block.meta.rejects)
+            else:
+                self._coming.popleft()
+                if self._cursors[partition].is_done:
+                    self._tail.pause(partition)
+        self._coming.extendleft(reversed(held))
+        return blocks
 
+    def _check_topics(self) -> None:
+        found, now_s = self._tail.topic_ids(), self._clock.monotonic_s()
+        for topic, topic_id in self._topic_ids.items():
+            if found.get(topic) == topic_id:
+                self._known_at_s[topic] = now_s
+            elif topic in found or now_s - self._known_at_s[topic] > GONE_S:
+                self._check()
+                self._known_at_s[topic] = now_s
 
-def check_topic(log: Log, topic_id: str, *, clock: Clock) -> None:
-    """Return if the topic is the one of `topic_id`.
-
-    Raises:
-        DataLossError: it is another one of the same name, or was deleted.
-    """
-    deadline_s = clock.monotonic_s() + GRACE_S
-    while True:
-        try:
-            found = log.describe().topic_id
-        except NotFoundError as error:
-            if clock.monotonic_s() > deadline_s:
-                raise DataLossError(f"the topic was deleted: {error.reason}", fix="start a new job") from error
-            clock.sleep(0.2)
-            continue
-        if found != topic_id:
-            raise _recreated(topic_id, found)
-        return
-
-
-def _recreated(expected: str, found: str) -> DataLossError:
-    return DataLossError(
-        f"the topic is not the one that the job was reading: it was made anew (id {found}, not {expected})",
-        fix="start a new job on it",
-    )
-
-
-def check_range(log: Log, positions: Positions, *, stops: Positions | None = None, clock: Clock) -> None:
-    """Return if everything at and behind `positions` can still be read, and is there up to `stops`.
-
-    Raises:
-        DataLossError: records were deleted, or the topic is shorter than it was; names the partition and the offsets.
-    """
-    deadline_s = clock.monotonic_s() + GRACE_S
-    while short := _short(log.bounds(), positions, positions if stops is None else stops):
-        if clock.monotonic_s() > deadline_s:
-            raise short
-        clock.sleep(0.2)
-
-
-def _short(bounds: Mapping[Partition, Bounds], positions: Positions, stops: Positions) -> DataLossError | None:
-    """The error for a partition that ends before its stop, which a broker that just returned may seem to do.
-
-    Raises:
-        DataLossError: a partition is gone, or begins behind its position, which does not heal.
-    """
-    for partition, position in positions.items():
-        bound = bounds.get(partition)
-        if bound is None:
-            raise DataLossError(f"{partition}: the topic has no such partition any more", fix="start a new job on the topic")
-        if position.offset < bound.begin:
-            raise DataLossError(
-                f"{partition}: records from offset {position.offset} to {bound.begin - 1} were deleted before they were trained",
-                fix="give the topic a longer retention, and start a new job from where records are left",
-            )
-        if stops[partition].offset > bound.end:
-            return DataLossError(
-                f"{partition}: the job was at offset {stops[partition].offset}, but the topic ends at {bound.end}: it was cut short",
-                fix="find out how the broker lost them (see its leader epochs), and start a new job",
-            )
-    return None
+    def _check(self) -> None:
+        left = {p: c.position for p, c in self._cursors.items() if not c.is_done}
+        check(find_losses(self._log, left, topic_ids=self._topic_ids, clock=self._clock), fix=WAYS_OUT)

@@ -1,14 +1,58 @@
-"""Logs: a topic's raw records by offset, the one thing that Kafka and its twin in memory do differently."""
+"""Logs: topics' raw records by offset, the one thing that Kafka and its twin in memory do differently."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
+from dtrain.clock import Clock
 from dtrain.data.block import RawRecord
 from dtrain.steplog.positions import Partition
-from dtrain.stream.source import Identity
+
+VALUE_IN = "dtrain-value-in"
+"""Header of a letter without a value: the coordinate, which is the key, of the letter that has the record's."""
+
+
+class File(NamedTuple):
+    """One file that is read, as it was when the job began.
+
+    Args:
+        name: its path or URL.
+        size: in bytes.
+        version: another one when it was written again: an ETag, or the time of the last write.
+    """
+
+    name: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which topics these are, and which files.
+
+    Args:
+        topic_ids: topic → the broker's id of it; another after the topic was recreated.
+        leader_epochs: partition → epoch of its leader, for people who look into a data loss.
+        files: in the order in which they are read.
+    """
+
+    topic_ids: Mapping[str, str]
+    leader_epochs: Mapping[Partition, int] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity as a manifest keeps it."""
+        epochs = {str(p): e for p, e in sorted(self.leader_epochs.items())}
+        topic_ids = dict(sorted(self.topic_ids.items()))
+        return {"topic_ids": topic_ids, "leader_epochs": epochs, "files": [list(file) for file in self.files]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], *, later: Mapping[str, str] | None = None) -> Identity:
+        """The identity that `to_json` wrote, with the topics that came `later` or were made anew."""
+        epochs = {Partition.parse(p): e for p, e in value["leader_epochs"].items()}
+        return cls({**value["topic_ids"], **(later or {})}, epochs, tuple(File(*file) for file in value.get("files", ())))
 
 
 class Fetched(NamedTuple):
@@ -28,11 +72,17 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A bad record on its way to a topic of its own."""
+    """A bad record on its way to a topic of its own, or repaired on its way back; `partition`: None for that of its key."""
 
-    key: bytes
+    key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+    partition: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """About what it takes in memory."""
+        return 512 + len(self.key or b"") + len(self.value or b"") + sum(len(value) for _, value in self.headers)
 
 
 class OutOfRangeError(Exception):
@@ -64,8 +114,8 @@ class Tail(Protocol):
         """Per partition the newest known end of what can be read. Does not block."""
         ...
 
-    def topic_id(self) -> str | None:
-        """The topic's id as last heard; None when the broker knows no such topic now. Does not block."""
+    def topic_ids(self) -> Mapping[str, str]:
+        """The ids of the tail's topics as last heard, of those that the broker knows now. Does not block."""
         ...
 
     def close(self) -> None:
@@ -73,23 +123,35 @@ class Tail(Protocol):
         ...
 
 
-class Log(Protocol):
-    """One topic. Every method may raise `UnavailableError`, after ten seconds or so, or `NotFoundError`: no such topic."""
+class LetterBox(Protocol):
+    """Topics of letters. Every method may raise `UnavailableError`."""
 
-    def describe(self) -> Identity:
-        """Which topic this is, with the leader epoch of every partition. Never makes one."""
+    def letters(self, topic: str) -> Iterable[Letter]:
+        """Every letter that `topic` holds now, in order within each partition, headers included."""
         ...
 
-    def bounds(self) -> dict[Partition, Bounds]:
-        """What can be read of each partition now."""
+    def send(self, letters: Sequence[Letter], *, to_topic: str) -> None:
+        """See `Log.send`."""
+        ...
+
+
+class Log(Protocol):
+    """The topics that a spec means. Every method may raise `UnavailableError`, after ten seconds or so."""
+
+    def describe(self) -> Identity:
+        """Those topics that are there, with the leader epoch of every partition that the spec means. Never makes one."""
+        ...
+
+    def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
+        """What can be read of each partition of `describe` now, or of those of them that are meant."""
         ...
 
     def offsets_at(self, time_ms: int) -> dict[Partition, int | None]:
         """Per partition the first offset with a timestamp, in milliseconds since 1970, of `time_ms` or later; None without."""
         ...
 
-    def tail(self, offsets: Mapping[Partition, int]) -> Tail:
-        """A tail from `offsets` on; the caller closes it."""
+    def tail(self, offsets: Mapping[Partition, int], *, is_brief: bool = False) -> Tail:
+        """A tail from `offsets` on; the caller closes it. A brief one is for a few records: little is fetched at a time."""
         ...
 
     def send(self, letters: Sequence[Letter], *, to_topic: str) -> None:
@@ -103,3 +165,25 @@ class Log(Protocol):
     def close(self) -> None:
         """Free what the log holds. May be called twice."""
         ...
+
+
+def until(tail: Tail, stops: dict[Partition, int], *, silence_s: float, clock: Clock) -> Iterator[Fetched]:
+    """What comes of `tail` until every partition of `stops` is there; or has been silent for `silence_s`, and then some are left in `stops`.
+
+    Args:
+        tail: of these partitions.
+        stops: one that is there is taken out; so may the caller do who has enough of it.
+        silence_s: for which nothing comes; what the caller does with what came is not counted.
+        clock: the log's.
+    """
+    heard_at_s = clock.monotonic_s()
+    while stops and clock.monotonic_s() - heard_at_s <= silence_s:
+        came = tail.poll(max_wait_s=0.2)
+        for fetched in came:
+            yield fetched
+            partition = fetched.partition
+            if fetched.next_offset >= stops.get(partition, 0):
+                stops.pop(partition, None)
+                tail.pause(partition)
+        if came:
+            heard_at_s = clock.monotonic_s()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from threading import Condition
 
 from dtrain.clock import Clock, SystemClock
 from dtrain.data.block import RawRecord
-from dtrain.errors import NotFoundError
 from dtrain.spec.job import SourceSpec
 from dtrain.steplog.positions import Partition
-from dtrain.stream.log import Bounds, Fetched, Letter, OutOfRangeError
-from dtrain.stream.log_source import LogSource
-from dtrain.stream.source import Identity
+from dtrain.stream.log import Bounds, Fetched, Identity, Letter, OutOfRangeError
+from dtrain.stream.selection import is_chosen, topics_of
+from dtrain.stream.source import Source
 
 POLL_RECORDS = 1000
 """Records of a partition that a tail hands out at a time."""
@@ -33,6 +33,15 @@ class MemoryTopic:
         self.changed = Condition()
         self.partitions = [Partition(name, number) for number in range(partitions)]
         self.recreate()
+
+    def add_partitions(self, number: int) -> None:
+        """Make so many more."""
+        with self.changed:
+            new = [Partition(self.name, n) for n in range(len(self.partitions), len(self.partitions) + number)]
+            self.records.update({partition: [] for partition in new})
+            self.bounds.update(dict.fromkeys(new, Bounds(0, 0)))
+            self.partitions += new
+            self.changed.notify_all()
 
     def recreate(self) -> None:
         """Delete the topic and make another one of the same name, empty."""
@@ -82,8 +91,8 @@ class MemoryTopic:
         return records[bisect_left(records, offset, key=lambda record: record.offset) :]
 
 
-class MemorySource(LogSource):
-    """A topic in memory as a `Source`.
+class MemorySource(Source):
+    """Topics in memory as a `Source`.
 
     Args:
         spec: what to read; `bootstrap` and `isolation` mean nothing here.
@@ -92,43 +101,47 @@ class MemorySource(LogSource):
     """
 
     def __init__(self, spec: SourceSpec, topics: MutableMapping[str, MemoryTopic], *, clock: Clock | None = None) -> None:
-        self.log = MemoryLog(spec.topic, topics)
+        self.log = MemoryLog(spec, topics)
         super().__init__(spec, self.log, clock=clock or SystemClock())
 
 
 class MemoryLog:
-    """The `Log` of a topic in memory; what was committed for each group, and what was sent to each topic, is kept to be seen."""
+    """The `Log` of topics in memory; what was committed for each group, and what was sent to each topic, is kept to be seen."""
 
-    def __init__(self, name: str, topics: MutableMapping[str, MemoryTopic]) -> None:
-        self._name = name
+    def __init__(self, spec: SourceSpec, topics: MutableMapping[str, MemoryTopic]) -> None:
+        self._spec = spec
         self._topics = topics
         self.committed: dict[str, dict[Partition, int]] = {}
         self.sent: dict[str, list[Letter]] = {}
 
     def describe(self) -> Identity:
         """See `Log.describe`."""
-        topic = self._topic()
-        return Identity(topic.topic_id, dict.fromkeys(topic.partitions, 0))
+        return Identity({topic.name: topic.topic_id for topic in self._chosen()}, dict.fromkeys(self._partitions(), 0))
 
-    def bounds(self) -> dict[Partition, Bounds]:
+    def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
         """See `Log.bounds`."""
-        return dict(self._topic().bounds)
+        meant = [p for p in self._partitions() if partitions is None or p in partitions]
+        return {partition: self._topics[partition.topic].bounds[partition] for partition in meant}
 
     def offsets_at(self, time_ms: int) -> dict[Partition, int | None]:
         """See `Log.offsets_at`."""
-        records = self._topic().records
+        records = {partition: self._topics[partition.topic].records[partition] for partition in self._partitions()}
         return {p: next((r.offset for r in found if r.timestamp_ms >= time_ms), None) for p, found in records.items()}
 
-    def tail(self, offsets: Mapping[Partition, int]) -> MemoryTail:
+    def tail(self, offsets: Mapping[Partition, int], *, is_brief: bool = False) -> MemoryTail:  # noqa: ARG002 - as the protocol has it
         """See `Log.tail`."""
-        return MemoryTail(self._topic(), offsets)
+        return MemoryTail(self._topics, offsets)
 
     def send(self, letters: Sequence[Letter], *, to_topic: str) -> None:
         """See `Log.send`; `sent` keeps the headers, which a topic in memory has not."""
         self.sent.setdefault(to_topic, []).extend(letters)
         topic = self._topics.setdefault(to_topic, MemoryTopic(to_topic))
         for letter in letters:
-            topic.append(letter.value, key=letter.key)
+            topic.append(letter.value, key=letter.key, partition=letter.partition or 0)
+
+    def letters(self, topic: str) -> Sequence[Letter]:
+        """See `LetterBox.letters`."""
+        return tuple(self.sent.get(topic, ()))
 
     def commit(self, offsets: Mapping[Partition, int], *, group: str) -> None:
         """See `Log.commit`."""
@@ -137,27 +150,28 @@ class MemoryLog:
     def close(self) -> None:
         """See `Log.close`."""
 
-    def _topic(self) -> MemoryTopic:
-        if self._name not in self._topics:
-            raise NotFoundError(f"there is no topic {self._name!r}", fix="create it, or correct `source.topic`")
-        return self._topics[self._name]
+    def _chosen(self) -> list[MemoryTopic]:
+        return [self._topics[name] for name in topics_of(self._spec, self._topics)]
+
+    def _partitions(self) -> list[Partition]:
+        return [p for topic in self._chosen() for p in topic.partitions if is_chosen(self._spec, p)]
 
 
 class MemoryTail:
-    """The `Tail` of a topic in memory."""
+    """The `Tail` of topics in memory."""
 
-    def __init__(self, topic: MemoryTopic, offsets: Mapping[Partition, int]) -> None:
-        self._topic = topic
+    def __init__(self, topics: Mapping[str, MemoryTopic], offsets: Mapping[Partition, int]) -> None:
+        self._topics = topics
         self._next = dict(offsets)
         self._paused: set[Partition] = set()
 
     def poll(self, *, max_wait_s: float) -> Sequence[Fetched]:
         """See `Tail.poll`."""
-        with self._topic.changed:
-            found = self._fetch()
-            if not found:
-                self._topic.changed.wait(max_wait_s)
-                found = self._fetch()
+        deadline_s = time.monotonic() + max_wait_s
+        while not (found := self._fetch()) and (left_s := deadline_s - time.monotonic()) > 0:
+            changed = self._topics[next(iter(self._next)).topic].changed
+            with changed:
+                changed.wait(min(left_s, 0.01))
         for fetched in found:
             self._next[fetched.partition] = fetched.next_offset
         return found
@@ -172,11 +186,12 @@ class MemoryTail:
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """See `Tail.end_offsets`."""
-        return {partition: bound.end for partition, bound in self._topic.bounds.items()}
+        return {partition: self._topics[partition.topic].bounds[partition].end for partition in self._next}
 
-    def topic_id(self) -> str | None:
-        """See `Tail.topic_id`."""
-        return self._topic.topic_id
+    def topic_ids(self) -> Mapping[str, str]:
+        """See `Tail.topic_ids`."""
+        names = {partition.topic for partition in self._next}
+        return {name: self._topics[name].topic_id for name in names if name in self._topics}
 
     def close(self) -> None:
         """See `Tail.close`."""
@@ -184,14 +199,16 @@ class MemoryTail:
     def _fetch(self) -> list[Fetched]:
         found = []
         for partition, offset in self._next.items():
-            if partition in self._paused:
+            topic = self._topics.get(partition.topic)
+            if partition in self._paused or topic is None:
                 continue
-            begin, end = self._topic.bounds[partition]
-            if not begin <= offset <= end:
-                raise OutOfRangeError(f"{partition}: {offset} is not in [{begin}, {end}]")
-            if offset < end:
-                records = self._topic.read(partition, offset)
-                is_whole = len(records) <= POLL_RECORDS
-                next_offset = end if is_whole else records[POLL_RECORDS - 1].offset + 1
-                found.append(Fetched(partition, records[:POLL_RECORDS], next_offset))
+            with topic.changed:
+                begin, end = topic.bounds[partition]
+                if not begin <= offset <= end:
+                    raise OutOfRangeError(f"{partition}: {offset} is not in [{begin}, {end}]")
+                if offset < end:
+                    records = topic.read(partition, offset)
+                    is_whole = len(records) <= POLL_RECORDS
+                    next_offset = end if is_whole else records[POLL_RECORDS - 1].offset + 1
+                    found.append(Fetched(partition, records[:POLL_RECORDS], next_offset))
         return found

@@ -128,6 +128,7 @@ def test_swap_keeps_every_field_and_counts_the_version(store: JobStore) -> None:
         furthest_plan=99,
         cursor=7,
         accept_code_change=True,
+        allow_gap=True,
         updated_at_s=4.5,
         status=JobStatus(
             loss=float("inf"),
