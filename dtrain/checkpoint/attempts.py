@@ -35,6 +35,7 @@ def claim(store: CheckpointStore, *, incarnation: int, on_skip: Callable[[str], 
         FencedError: a higher incarnation, or a later attempt, owns the job.
         CorruptError: there are checkpoints and none is sound, or a fence cannot be believed. Training from zero would
             be wrong; a person must look.
+        StateError: another dtrain wrote the newest checkpoint or something in its log: to pass over it would be to lose it.
         StorageError: something cannot be read or written now. Call again (that is another attempt).
     """
     number = _claim_fence(store, incarnation=incarnation)
@@ -55,7 +56,7 @@ def claim(store: CheckpointStore, *, incarnation: int, on_skip: Callable[[str], 
 
 def is_fenced(store: CheckpointStore, attempt: int) -> bool:
     """Whether a later attempt owns the job: to be asked after a manifest is durable and before any effect follows."""
-    return max(store.attempts(), default=0) > attempt
+    return bool(store.attempts(after=attempt))
 
 
 def _claim_fence(store: CheckpointStore, *, incarnation: int) -> int:
@@ -92,7 +93,4 @@ def _newest_sound(store: CheckpointStore, *, attempt: int, on_skip: Callable[[st
 def _before(store: CheckpointStore, line: Sequence[ManifestRef], ref: ManifestRef) -> Manifest | None:
     """The checkpoint before `ref`, if it can be read: what led to it was verified when it was a parent, or will be."""
     place = line.index(ref)
-    try:
-        return store.read_manifest(line[place - 1]) if place else None
-    except (CorruptError, NotFoundError):
-        return None
+    return store.manifest_if_any(line[place - 1]) if place else None

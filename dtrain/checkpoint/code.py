@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dtrain.errors import InputError
+from dtrain.errors import DriftError, InputError
 from dtrain.steplog.entries import canonical
 
 
@@ -29,6 +29,29 @@ def digest_code(folder: Path) -> str:
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(f"cannot read the code in {folder}: {error}", fix="`code` must be a readable folder") from error
     return digest.hexdigest()
+
+
+def digest_of(code: str) -> str:
+    """The same of a job's `code`; empty where it has none of its own."""
+    return digest_code(Path(code)) if code else ""
+
+
+def check_code(found: str, *, wanted: str, who: str) -> None:
+    """Nothing happens if a process has the job's code.
+
+    Args:
+        found: digest of its code, taken before any of it was imported.
+        wanted: the attempt's.
+        who: the process, as users know it.
+
+    Raises:
+        DriftError: it has other code.
+    """
+    if found != wanted:
+        raise DriftError(
+            f"the code was changed while the job runs: {who} has {found[:12]}, the job {wanted[:12]}",
+            fix="restore the code, or let the job end and resume it with --accept-code-change",
+        )
 
 
 def _modules(folder: Path) -> Iterator[Path]:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dtrain.checkpoint.attempts import is_fenced
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.checkpoint.store import CheckpointStore
-from dtrain.errors import FencedError, StorageError
+from dtrain.errors import FencedError, StateError, StorageError
 
 
 def commit(
     store: CheckpointStore, *, manifest: Manifest, keep: int, before: Callable[[], None], after: Callable[[], None]
-) -> StorageError | None:
+) -> StorageError | StateError | None:
     """The checkpoint is durable and counts, and what follows from it was done (invariant 13).
 
     Delivery: every part may be repeated: after an error the same call may be made again, `before` and `after` included.
@@ -39,7 +39,12 @@ def commit(
     try:
         _check_owner(store, manifest)
         store.keep(keep)
-    except StorageError as error:
+    except FencedError:
+        raise
+    except (
+        StorageError,
+        StateError,
+    ) as error:  # StateError: one that does not count is another dtrain's, nobody knows what it needs
         return error
     return None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dtrain.errors import StateError
 from dtrain.steplog.fences import ManifestRef
 from dtrain.steplog.positions import Partition, Position, positions_from_json, positions_to_json
 from dtrain.steplog.progress import Progress
+from dtrain.steplog.segments import check_digest
 
 FORMAT = 1
 
@@ -19,6 +22,21 @@ class Blob:
 
     sha256: str
     num_bytes: int
+
+    @classmethod
+    def of(cls, parts: Iterable[bytes | memoryview]) -> Blob:
+        """The name of the file that holds `parts`, one behind the other."""
+        digest, num_bytes = hashlib.sha256(), 0
+        for part in parts:
+            digest.update(part)
+            num_bytes += memoryview(part).nbytes
+        return cls(digest.hexdigest(), num_bytes)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Blob:
+        """The name that a manifest holds; ValueError where its digest is none: a file is named by it."""
+        check_digest(value["sha256"])
+        return cls(**value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +79,7 @@ class Manifest:
     blob: Blob
     ends: Mapping[Partition, Position] | None
     identity: Mapping[str, Any]
-    schema: Mapping[str, str]
+    schema: Mapping[str, Any]
     spec_json: str
     code_sha256: str
     numerics: Mapping[str, str]
@@ -82,7 +100,7 @@ class Manifest:
             "attempt": self.ref.attempt,
             "job_id": self.job_id,
             "progress": self.progress.to_json(),
-            "blob": {"sha256": self.blob.sha256, "num_bytes": self.blob.num_bytes},
+            "blob": asdict(self.blob),
             "ends": None if self.ends is None else positions_to_json(self.ends),
             "identity": dict(self.identity),
             "schema": dict(self.schema),
@@ -96,15 +114,25 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Manifest:
-        """The manifest that `to_json` wrote; KeyError, TypeError or ValueError for anything else."""
+        """The manifest that `to_json` wrote.
+
+        Raises:
+            StateError: another dtrain wrote it: it may count, and must not be passed over.
+            KeyError, TypeError, ValueError: it is anything else.
+        """
+        if type(value["format"]) is not int:
+            raise ValueError("it has no format")
         if value["format"] != FORMAT:
-            raise ValueError(f"manifest format {value['format']}, not {FORMAT}")
+            raise StateError(
+                f"a checkpoint was written by another dtrain, in format {value['format']}",
+                fix=f"use that one; this one knows format {FORMAT}",
+            )
         progress = Progress.from_json(value["progress"])
         return cls(
             ref=ManifestRef(value["attempt"], progress.plan_number),
             job_id=value["job_id"],
             progress=progress,
-            blob=Blob(**value["blob"]),
+            blob=Blob.from_json(value["blob"]),
             ends=None if value["ends"] is None else positions_from_json(value["ends"]),
             identity=value["identity"],
             schema=value["schema"],

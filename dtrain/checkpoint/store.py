@@ -1,10 +1,11 @@
-"""The checkpoint store: one folder a job that holds the truth.
+"""The checkpoint store: one place a job that holds the truth.
 
     fences/n{attempt}.json           an attempt's claim                     made if absent
     fences/n{attempt}.parent.json    where it began, or that it is void     made if absent
     manifests/{manifest}.json        what makes a checkpoint of the rest    made if absent
     blobs/{sha256}.safetensors       tensors, by their digest
     segments/{sha256}.jsonl          sealed pieces of the step log, by their digest
+    pins/{manifest}.json             that this checkpoint is not to be deleted
 
 Blobs and segments first, the manifest last: a checkpoint can be read if and only if it is complete and its digests verify.
 """
@@ -12,47 +13,49 @@ Blobs and segments first, the manifest last: a checkpoint can be read if and onl
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from dtrain.checkpoint.documents import read_document, write_document
-from dtrain.checkpoint.files import LocalFiles
+from dtrain.checkpoint.files import Files
 from dtrain.checkpoint.manifest import Blob, Manifest
+from dtrain.checkpoint.segments import SegmentStore
 from dtrain.errors import ConflictError, CorruptError, InternalError, NotFoundError
-from dtrain.steplog import fences, segments
-from dtrain.steplog.entries import Entry
+from dtrain.steplog import fences
 from dtrain.steplog.fences import Fence, ManifestRef
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.segments import Segment
+from dtrain.steplog.window import RejectWindow
 
 _CLAIM = re.compile(r"n(\d{8,})\.json", re.ASCII)
 ORPHAN_S = 7200.0
 """How long a file that no manifest names is left alone: somebody may be about to publish it."""
 
 
-class CheckpointStore:
+class CheckpointStore(SegmentStore):
     """Checkpoints of one job.
 
     Every method raises `StorageError` when a file cannot be read or written now; that never means that it is corrupt.
 
     Args:
-        folder: of this job alone; made when something is first written.
-        files: another kind of storage than the local file system; for tests that let it fail.
+        files: of this job alone.
     """
 
-    def __init__(self, folder: Path, *, files: LocalFiles | None = None) -> None:
-        self.files = files or LocalFiles(folder)
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
+        self._settled: dict[int, Fence] = {}  # they never change again, and a job may have had many attempts
+        self._swept_s = -math.inf
 
-    # Blobs and segments
+    # Blobs
 
-    def put_blob(self, content: bytes) -> Blob:
+    def put_blob(self, *parts: bytes | memoryview) -> Blob:
         """The blob is durable, and fresh: nobody collects it as garbage before its manifest can follow."""
-        blob = Blob(hashlib.sha256(content).hexdigest(), len(content))
-        self.files.put(_blob_name(blob), content)
+        blob = Blob.of(parts)
+        self.files.put(_blob_name(blob), *parts)
         return blob
 
     def read_blob(self, blob: Blob) -> bytes:
@@ -61,32 +64,6 @@ class CheckpointStore:
         if hashlib.sha256(content).hexdigest() != blob.sha256 or len(content) != blob.num_bytes:
             raise CorruptError(f"blob {blob.sha256[:12]} does not match its digest")
         return content
-
-    def put_segment(self, entries: Sequence[Entry]) -> Segment:
-        """The segment of `entries` (>= 1, consecutive) is durable."""
-        segment, content = segments.seal(entries)
-        self.files.put(_segment_name(segment), content)
-        return segment
-
-    def read_segment(self, segment: Segment) -> list[Entry]:
-        """The entries of `segment`. Raises `CorruptError` if they are missing or others."""
-        return segments.unseal(segment, self._read(_segment_name(segment)))
-
-    def entries(self, progress: Progress, *, after: int = 0) -> Iterator[Entry]:
-        """Every entry up to `progress.plan_number` with a number above `after`, in order, read segment by segment.
-
-        Raises:
-            CorruptError: a segment is missing or other, or the sealed segments do not hold all entries.
-        """
-        end = 0
-        for segment in progress.segments:
-            if segment.first != end + 1:
-                raise CorruptError(f"log segment {segment.sha256[:12]} does not follow entry {end}")
-            end = segment.last
-            if end > after:
-                yield from (entry for entry in self.read_segment(segment) if entry.number > after)
-        if end != progress.plan_number:
-            raise CorruptError(f"the log ends at entry {end}, not at {progress.plan_number}")
 
     # Manifests
 
@@ -110,6 +87,7 @@ class CheckpointStore:
         Raises:
             NotFoundError: there is none.
             CorruptError: it is not what was written.
+            StateError: another dtrain wrote it.
         """
         what = f"checkpoint {ref.name}"
         value = read_document(self.files.read(_manifest_name(ref)), what=what)
@@ -120,6 +98,13 @@ class CheckpointStore:
         if manifest.ref != ref:
             raise CorruptError(f"{what} holds another one")
         return manifest
+
+    def manifest_if_any(self, ref: ManifestRef) -> Manifest | None:
+        """The manifest `ref`, as `read_manifest`; None where it is corrupt, or not kept any more: it can never be loaded."""
+        try:
+            return self.read_manifest(ref)
+        except (CorruptError, NotFoundError):
+            return None
 
     def history(self) -> list[ManifestRef]:
         """The manifests that count, oldest first."""
@@ -158,6 +143,7 @@ class CheckpointStore:
         Raises:
             CorruptError: something is missing or other.
             NotFoundError: the checkpoint is not kept any more.
+            StateError: another dtrain wrote something of it.
         """
         try:
             self._verify(manifest, since.progress if since is not None else None)
@@ -169,49 +155,49 @@ class CheckpointStore:
     def _verify(self, manifest: Manifest, since: Progress | None) -> None:
         if self._digest(_blob_name(manifest.blob)) != manifest.blob.sha256:
             raise CorruptError(f"blob {manifest.blob.sha256[:12]} of checkpoint {manifest.name} does not match its digest")
-        starts = self._replay(manifest.progress, since or Progress())
+        begin = Progress(window=RejectWindow(manifest.progress.window.span_rows))  # its span is settled in checkpoint 0
+        starts = self._replay(manifest.progress, since or begin)
         line = self.history() if since is None else []
         if line and line[0].plan_number == 0:
-            try:
-                begin = self.read_manifest(line[0]).progress.positions
-            except (CorruptError, NotFoundError):
-                return
-            if dict(begin) != starts:
+            genesis = self.manifest_if_any(line[0])
+            if genesis is not None and dict(genesis.progress.positions) != starts:
                 raise CorruptError(f"the log of checkpoint {manifest.name} does not begin where the job began")
 
     def _replay(self, progress: Progress, since: Progress) -> dict[Partition, Position]:
         """Where the log of `progress` begins; CorruptError if it does not lead there from `since`."""
-        starts = dict(since.positions)
+        starts: dict[Partition, Position | None] = dict(since.positions)  # None: a partition that was added later
         reached = since
         for entry in self.entries(progress, after=since.plan_number):
-            new = {r.partition: r.start for r in reversed(entry.ranges) if r.partition not in starts}
+            told: dict[Partition, Position | None] = {move.partition: move.start for move in entry.moves}
+            told.update({item.partition: item.start for item in reversed(entry.ranges)})
+            new = {p: at for p, at in told.items() if p not in starts}
             starts.update(new)
-            if entry.num_rows != sum(r.num_rows for r in entry.ranges):
+            begun = {p: at for p, at in new.items() if at is not None}
+            if entry.part is None and entry.num_rows != sum(r.num_rows for r in entry.ranges):  # `apply` looks at parts
                 raise CorruptError(f"log entry {entry.number} does not train the rows of its ranges")
             try:
-                reached = replace(reached, positions={**reached.positions, **new}).apply(entry)
+                reached = replace(reached, positions={**reached.positions, **begun}).apply(entry)
             except InternalError as error:
                 raise CorruptError(f"log entry {entry.number} does not follow: {error.reason}") from error
         untouched = {p: at for p, at in progress.positions.items() if p not in starts}
         if replace(reached, positions={**reached.positions, **untouched}, segments=progress.segments) != progress:
             raise CorruptError(f"the log up to entry {progress.plan_number} does not lead to the checkpoint's progress")
-        return {**starts, **untouched}
+        return {**{p: at for p, at in starts.items() if at is not None}, **untouched}
 
     # Fences
 
-    def attempts(self) -> list[int]:
-        """The numbers of all fences, rising."""
-        return sorted(int(found[1]) for found in map(_CLAIM.fullmatch, self.files.modified("fences")) if found)
+    def attempts(self, *, after: int = 0) -> list[int]:
+        """The numbers of all fences above `after`, rising. They have no gaps, so what a list does not show yet is asked for by name."""
+        found = [int(match[1]) for match in map(_CLAIM.fullmatch, self.files.modified("fences")) if match]
+        number = max([after, *found])
+        while self._document_if_any(_fence_name(number + 1)) is not None:
+            number += 1
+            found.append(number)
+        return sorted(number for number in found if number > after)
 
     def fences(self) -> dict[int, Fence]:
         """Every fence by its attempt. Raises `CorruptError` if one cannot be believed: nobody knows then what counts."""
-        names = self.files.modified("fences")
-        found = {}
-        for number in sorted(int(match[1]) for match in map(_CLAIM.fullmatch, names) if match):
-            value = self._document(_fence_name(number))
-            parent = self._document(_parent_name(number)) if f"n{number:08d}.parent.json" in names else None
-            found[number] = _fence(number, value, parent)
-        return found
+        return {number: self._fence(number) for number in self.attempts()}
 
     def create_fence(self, attempt: int, *, incarnation: int) -> bool:
         """Fence `attempt` is claimed durably; whether by this call."""
@@ -228,70 +214,93 @@ class CheckpointStore:
 
     # Keeping
 
-    def keep(self, number: int) -> list[ManifestRef]:
-        """At most the newest `number` (>= 2) checkpoints that count are left, and checkpoint 0: replay needs the beginning.
+    def pin(self, ref: ManifestRef) -> None:
+        """Checkpoint `ref` is kept until it is unpinned, durably.
 
-        Manifests that do not count go once they are older than those kept, blobs with their last manifest, and files that
-        no manifest names when nobody has touched them for two hours. Segments stay: the newest manifest names them all.
-        Only for the attempt that owns the job.
+        Raises:
+            NotFoundError: there is none, or it is not kept any more.
+        """
+        self.read_manifest(ref)
+        self.files.create(_pin_name(ref), b"")
+        try:
+            self.read_manifest(ref)
+        except NotFoundError:
+            self.unpin(ref)
+            raise
+
+    def unpin(self, ref: ManifestRef) -> None:
+        """Checkpoint `ref` is kept no longer than others."""
+        self.files.delete(_pin_name(ref))
+
+    def pins(self) -> set[ManifestRef]:
+        """The checkpoints that are pinned."""
+        return set(_refs(self.files.modified("pins")))
+
+    def keep(self, number: int) -> list[ManifestRef]:
+        """At most the newest `number` (>= 2) checkpoints that count are left, those pinned, and checkpoint 0: replay begins there.
+
+        One whose manifest is corrupt or whose blob is gone is no reason to delete another. Manifests that do not count go once
+        they are older than those kept; blobs, and segments that were joined into others, with the last manifest that needs them;
+        blobs and segments to which no manifest leads, and unfinished files, when nobody has touched them for two hours. Only for
+        the attempt that owns the job.
 
         Returns:
             The manifests that were deleted.
         """
         blobs = self.files.modified("blobs")  # before the manifests: a blob that is published meanwhile is seen as old here
         times = self._manifest_times()
+        known = {ref: manifest for ref in times if (manifest := self.manifest_if_any(ref)) is not None}
         line = fences.history(times, self.fences())
-        if not line:
+        whole = [ref for ref in line if ref in known and _blob_file(known[ref].blob) in blobs]
+        if not whole:
             return []
-        oldest = line[-max(number, 2) :][0]
-        spared = {line[0]} if line[0].plan_number == 0 else set()
+        oldest = whole[-max(number, 2) :][0]
+        spared = self.pins() | {ref for ref in line[:1] if ref.plan_number == 0}
         doomed = sorted(ref for ref in times if ref.plan_number < oldest.plan_number and ref not in spared)
-        freed: dict[str, float] = {}
         for ref in doomed:
-            name = self._blob_of(ref)
-            if name:
-                freed[name] = max(times[ref], freed.get(name, 0.0))
             self.files.delete(_manifest_name(ref), seen_s=times[ref])
-        self._collect(blobs, freed, now_s=max(times.values()))
+        gone = sorted((ref for ref in doomed if ref in known), key=times.__getitem__)
+        freed = {_blob_file(known[ref].blob): times[ref] for ref in gone}  # by the newest of those that share one
+        now_s = max(times.values())
+        self._collect_blobs(blobs, freed, now_s=now_s)
+        still = _segments(known[ref] for ref in known.keys() - gone)
+        self.collect_segments(_segments(known[ref] for ref in gone) - still, newest=known[whole[-1]].progress.segments)
+        if now_s - max(self._swept_s, min(times.values())) >= ORPHAN_S:  # seldom: all indexes are read
+            self._swept_s = now_s
+            self.collect_orphans(still, before_s=now_s - ORPHAN_S)
         return doomed
 
-    def _collect(self, blobs: dict[str, float], freed: dict[str, float], *, now_s: float) -> None:
+    def _collect_blobs(self, blobs: Mapping[str, float], freed: Mapping[str, float], *, now_s: float) -> None:
         """Delete blobs that no manifest names: those in `freed` unless written after their manifest, others when old."""
-        named = {self._blob_of(ref) for ref in self.manifests()}
+        left = [manifest for ref in self.manifests() if (manifest := self.manifest_if_any(ref)) is not None]
+        named = {_blob_file(manifest.blob) for manifest in left}
         for name, written_s in blobs.items():
             if name not in named and written_s <= freed.get(name, now_s - ORPHAN_S):
                 self.files.delete(f"blobs/{name}", seen_s=written_s)
-        for folder in ("fences", "manifests", "segments"):
-            for name, written_s in self.files.modified(folder).items():
-                if name.startswith(".") and written_s <= now_s - ORPHAN_S:
-                    self.files.delete(f"{folder}/{name}", seen_s=written_s)
-
-    def _blob_of(self, ref: ManifestRef) -> str | None:
-        """The file name of a manifest's blob; None when the manifest is corrupt or gone: it can never be loaded."""
-        try:
-            return f"{self.read_manifest(ref).blob.sha256}.safetensors"
-        except (CorruptError, NotFoundError):
-            return None
+        self.files.sweep(before_s=now_s - ORPHAN_S)
 
     # Reading
 
+    def _fence(self, number: int) -> Fence:
+        known = self._settled.get(number)
+        if known is not None:
+            return known
+        fence = _fence(number, self._document(_fence_name(number)), self._document_if_any(_parent_name(number)))
+        if fence.is_named or fence.is_void:
+            self._settled[number] = fence
+        return fence
+
     def _manifest_times(self) -> dict[ManifestRef, float]:
-        found = {}
-        for name, written_s in self.files.modified("manifests").items():
-            try:
-                found[ManifestRef.parse(name.removesuffix(".json"))] = written_s
-            except ValueError:  # unfinished, or not ours
-                continue
-        return found
+        return _refs(self.files.modified("manifests"))
 
     def _document(self, name: str) -> dict[str, Any]:
         return read_document(self.files.read(name), what=name)
 
-    def _read(self, name: str) -> bytes:
+    def _document_if_any(self, name: str) -> dict[str, Any] | None:
         try:
-            return self.files.read(name)
-        except NotFoundError as error:
-            raise CorruptError(f"{name} is missing") from error
+            return self._document(name)
+        except NotFoundError:
+            return None
 
     def _digest(self, name: str) -> str:
         try:
@@ -324,9 +333,28 @@ def _manifest_name(ref: ManifestRef) -> str:
     return f"manifests/{ref.name}.json"
 
 
+def _pin_name(ref: ManifestRef) -> str:
+    return f"pins/{ref.name}.json"
+
+
+def _blob_file(blob: Blob) -> str:
+    return f"{blob.sha256}.safetensors"
+
+
 def _blob_name(blob: Blob) -> str:
-    return f"blobs/{blob.sha256}.safetensors"
+    return f"blobs/{_blob_file(blob)}"
 
 
-def _segment_name(segment: Segment) -> str:
-    return f"segments/{segment.sha256}.jsonl"
+def _refs(names: Mapping[str, float]) -> dict[ManifestRef, float]:
+    """The manifests that file names say, with what the names are mapped to."""
+    found = {}
+    for name, value in names.items():
+        try:
+            found[ManifestRef.parse(name.removesuffix(".json"))] = value
+        except ValueError:  # not ours
+            continue
+    return found
+
+
+def _segments(manifests: Iterable[Manifest]) -> set[Segment]:
+    return {segment for manifest in manifests for segment in manifest.progress.segments}

@@ -37,14 +37,15 @@ class Array:
     data: memoryview | bytes
 
 
-def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file of `arrays`, wide types first so that each is aligned, and by name.
+def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """A safetensors file of `arrays`, wide types first so that each is aligned, and by name: its bytes in parts, none copied.
 
     Raises:
         InputError: a type is unknown, or an array's bytes do not fill its shape.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    parts, end = [], 0
+    parts: list[bytes | memoryview] = []
+    end = 0
     for name in sorted(arrays, key=lambda n: (-_SIZES.get(arrays[n].dtype, 0), n)):
         array, data = arrays[name], memoryview(arrays[name].data).cast("B")
         if _num_bytes(array.dtype, array.shape) != data.nbytes:
@@ -54,7 +55,7 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
         parts.append(data)
     head = canonical(header)
     head += b" " * (-len(head) % 8)
-    return b"".join([len(head).to_bytes(8, "little"), head, *parts])
+    return [len(head).to_bytes(8, "little") + head, *parts]
 
 
 def decode(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:

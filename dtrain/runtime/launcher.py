@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 
 from dtrain.errors import UnavailableError
 from dtrain.job.protocols import JobRecord, Resources
 from dtrain.job.status import Observation
 from dtrain.runtime.coordinator import Coordinator, Orders
 from dtrain.runtime.crew import NAMESPACE
+from dtrain.runtime.room import give_back, has_lost_room, is_reserved, reserve_free
 from dtrain.spec.job import JobSpec
 
 _ANSWER_S = 2.0
@@ -57,13 +57,17 @@ class RayLauncher:
 
     def _launch(self, record: JobRecord) -> None:
         spec = JobSpec.from_json(record.spec_json)
+        workers = record.workers or spec.workers.max
+        _reserve(record.job_id, spec, workers=workers)
         orders = Orders(
             job_id=record.job_id,
             incarnation=record.incarnation,
             spec_json=record.spec_json,
             logs=str(self._logs),
-            placement_group=_reserve(record.job_id, spec),
+            workers=workers,
             accept_code_change=record.accept_code_change,
+            skip_poison=record.skip_step,
+            allow_gap=record.allow_gap,
         )
         coordinator = (
             ray.remote(Coordinator)
@@ -81,14 +85,14 @@ class RayLauncher:
         coordinator.start.remote()
 
     def observe(self, job_id: str, incarnation: int, *, cursor: int) -> Observation:
-        """What that coordinator says; not alive when there is none. One that does not answer in 2 s is alive and silent."""
+        """What that coordinator says; not alive when there is none. One that does not answer in 2 s, or is out of reach, is alive and silent."""
         try:
             coordinator = ray.get_actor(_coordinator_name(job_id, incarnation), namespace=NAMESPACE)
             observation: Observation = ray.get(coordinator.observe.remote(cursor), timeout=_ANSWER_S)
+        except (GetTimeoutError, ActorUnavailableError):  # the latter is a RayActorError, but nobody has died
+            return Observation(is_alive=True, cursor=cursor)
         except (ValueError, RayActorError):
             return Observation(is_alive=False, cursor=cursor)
-        except GetTimeoutError:
-            return Observation(is_alive=True, cursor=cursor)
         except RayError as error:
             raise UnavailableError(f"the coordinator of {job_id} could not be asked: {error}") from error
         return observation
@@ -101,6 +105,10 @@ class RayLauncher:
         """The coordinator cuts a checkpoint soon."""
         _tell(job_id, incarnation, "checkpoint")
 
+    def scale(self, job_id: str, incarnation: int, workers: int) -> None:
+        """So many workers train as soon as there is room."""
+        _tell(job_id, incarnation, "scale", workers)
+
     def remove(self, job_id: str) -> None:
         """No process and no reservation of the job is left, of any incarnation."""
         with _cluster_errors():
@@ -108,9 +116,7 @@ class RayLauncher:
                 if name.startswith(f"{job_id}/"):
                     with suppress(ValueError):  # it has ended by itself
                         ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
-            for identifier, entry in placement_group_table().items():
-                if entry["name"] == _group_name(job_id) and entry["state"] != "REMOVED":
-                    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identifier))))
+            give_back(job_id)
 
 
 @contextmanager
@@ -128,28 +134,17 @@ def _coordinator_name(job_id: str, incarnation: int) -> str:
     return f"{job_id}/coordinator/{incarnation}"
 
 
-def _group_name(job_id: str) -> str:
-    return f"dtrain/{job_id}"
-
-
-def _tell(job_id: str, incarnation: int, word: str) -> None:
+def _tell(job_id: str, incarnation: int, word: str, *args: int) -> None:
     try:
         coordinator: Any = ray.get_actor(_coordinator_name(job_id, incarnation), namespace=NAMESPACE)
     except ValueError:
         return  # there is none: whoever observes will see
-    getattr(coordinator, word).remote()
+    getattr(coordinator, word).remote(*args)
 
 
-def _reserve(job_id: str, spec: JobSpec) -> str:
-    """The job's placement group exists: all of its workers' resources or none. As many workers as there is room for."""
-    name = _group_name(job_id)
-    alive = {entry["name"] for entry in placement_group_table().values() if entry["state"] != "REMOVED"}
-    if name not in alive:
-        free = ray.available_resources()
-        workers = spec.workers
-        by_cpu = int(free.get("CPU", 0.0) / workers.cpus)
-        by_gpu = int(free.get("GPU", 0.0) / workers.gpus) if workers.gpus else by_cpu
-        size = max(workers.min, min(workers.max, by_cpu, by_gpu))
-        bundle = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
-        placement_group([dict(bundle) for _ in range(size)], strategy="PACK", name=name, lifetime="detached")
-    return name
+def _reserve(job_id: str, spec: JobSpec, *, workers: int) -> None:
+    """The job has its placement group. One that lost a host before anybody else was left is made anew."""
+    if has_lost_room(job_id) and not any(name.startswith(f"{job_id}/trainer/") for name in ray.util.list_named_actors()):
+        give_back(job_id)
+    if not is_reserved(job_id):
+        reserve_free(spec, job_id=job_id, workers=workers)

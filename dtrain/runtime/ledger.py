@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dtrain.checkpoint.attempts import Attempt, claim
-from dtrain.checkpoint.code import digest_code
+from dtrain.checkpoint.code import digest_of
 from dtrain.checkpoint.commit import commit
 from dtrain.checkpoint.manifest import Manifest, Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import Clock
-from dtrain.errors import DriftError
+from dtrain.errors import DriftError, SpecError
+from dtrain.spec.drift import differing
 from dtrain.spec.job import JobSpec
 from dtrain.steplog.fences import ManifestRef
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.ranges import RowRange
+from dtrain.steplog.segments import Segment, check_tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,11 @@ class Ledger:
         Raises:
             FencedError: a higher incarnation was faster.
             CorruptError: there are checkpoints and none is sound.
-            DriftError: the code is not the checkpoint's, and nobody allowed that.
+            DriftError: the code is not the checkpoint's, and nobody allowed that; or the spec is not, in what settles something.
             StorageError: the store cannot be read or written.
         """
         notes: list[str] = []
-        code_sha256 = digest_code(Path(spec.code)) if spec.code else ""
+        code_sha256 = digest_of(spec.code)
         attempt = claim(store, incarnation=incarnation, on_skip=notes.append)
         parent = attempt.parent
         if parent is not None and parent.code_sha256 != code_sha256:
@@ -80,9 +82,11 @@ class Ledger:
             if not accept_code_change:
                 raise DriftError(change, fix="restore the code, or resume with --accept-code-change")
             notes.append(change)
+        if parent is not None:
+            _check_spec(spec, parent)
         return cls(store, spec, job_id, attempt, code_sha256, clock, parent, notes)
 
-    def begin(self, snapshot: Snapshot, *, origin: Origin, schema: Mapping[str, str]) -> Manifest:
+    def begin(self, snapshot: Snapshot, *, origin: Origin, schema: Mapping[str, Any]) -> Manifest:
         """Checkpoint 0 is durable: initial weights, resolved positions and end, seed, digests."""
         return self._commit(snapshot, origin=origin, schema=schema, before=_nothing, after=_nothing)
 
@@ -127,7 +131,7 @@ class Ledger:
         snapshot: Snapshot,
         *,
         origin: Origin,
-        schema: Mapping[str, str],
+        schema: Mapping[str, Any],
         before: Callable[[], None],
         after: Callable[[], None],
     ) -> Manifest:
@@ -135,7 +139,7 @@ class Ledger:
         manifest = Manifest(
             ref=ManifestRef(self.attempt.number, plan_number),
             job_id=self.job_id,
-            progress=snapshot.progress,
+            progress=replace(snapshot.progress, segments=self._merged(snapshot.progress)),
             blob=snapshot.blob,
             ends=origin.ends,
             identity=origin.identity,
@@ -152,9 +156,41 @@ class Ledger:
         self.notes = [f"old checkpoints could not be deleted: {undeleted}"] if undeleted else []
         return manifest
 
+    def _merged(self, progress: Progress) -> tuple[Segment, ...]:
+        """A replica's log in tiers: what the last checkpoint named, merged, and what is new.
+
+        The replica may not have heard of the last checkpoint yet, or may know of later ones that were passed over.
+        """
+        known = self.durable.progress.segments if self.durable is not None else ()
+        end = known[-1].last if known else 0
+        new = [segment for segment in progress.segments if segment.last > end]
+        if new and new[0].first <= end:
+            new[0] = self.store.put_segment(list(self.store.read_segment(new[0], after=end)))
+        line = (*self.store.merge(known), *new)
+        check_tiling(line, first=1, last=progress.plan_number)
+        return line
+
+
+def _check_spec(spec: JobSpec, parent: Manifest) -> None:
+    """Raise `DriftError` where `spec` is not that of `parent` in what settles something."""
+    try:
+        then = JobSpec.from_json(parent.spec_json)
+    except SpecError as error:
+        raise DriftError(
+            f"the job of checkpoint {parent.name} is none that this dtrain knows", fix="use the one that wrote it"
+        ) from error
+    changes = differing(then, spec)
+    if changes:
+        raise DriftError(
+            f"the job is not the one of checkpoint {parent.name}: {'; '.join(changes[:5])}",
+            fix="restore these fields, or give the job another `name`: then it is a new one",
+        )
+
 
 def _is_at_end(progress: Progress, origin: Origin) -> bool:
-    return origin.ends is not None and all(progress.positions[p] >= end for p, end in origin.ends.items())
+    if origin.ends is None or progress.span is not None:
+        return False
+    return all(progress.positions.get(p, end) >= end for p, end in origin.ends.items())
 
 
 def _nothing() -> None:

@@ -7,21 +7,49 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dtrain.checkpoint.manifest import Blob
+from dtrain.errors import DtrainError
 from dtrain.policy.cutting import Piece
+from dtrain.policy.election import Standing
 from dtrain.steplog.blocks import BlockMeta
 from dtrain.steplog.entries import Plan
-from dtrain.steplog.positions import Partition, Position
+from dtrain.steplog.positions import Mark, Partition, Position
 from dtrain.steplog.progress import Progress
-from dtrain.steplog.segments import Segment
 
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """What a trainer says of itself when it is ready: its task was built."""
+    """What a trainer says of itself when it is ready: its task was built.
+
+    Args:
+        pid: its process.
+        node: its host's address.
+        schema: the task's columns.
+        placement_group: that it takes a seat in, as hex digits.
+        store: (address, port) at which it hosts the store of a group, when it is the source of one.
+        code_sha256: digest of the user's code before it was imported.
+    """
 
     pid: int
     node: str
-    schema: Mapping[str, str]
+    schema: Mapping[str, Any]
+    placement_group: str
+    store: tuple[str, int]
+    code_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a member says when it is asked where it stands; its old generation is over then.
+
+    Args:
+        standing: what elections are decided by.
+        progress: of its replica.
+        error: what had ended its generation, if that was not the loss of another member.
+    """
+
+    standing: Standing
+    progress: Progress
+    error: DtrainError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,51 +71,70 @@ class Following:
         ends: where partitions end; None for never.
         schema: the task's columns.
         identity: which topic it must be.
-        marks: the last trained records.
+        marks: the last records that came.
+        code_sha256: digest of the user's code that rows are to be decoded by.
     """
 
     epoch: int
     positions: Mapping[Partition, Position]
     ends: Mapping[Partition, Position] | None
-    schema: Mapping[str, str]
+    schema: Mapping[str, Any]
     identity: Mapping[str, Any]
-    marks: Mapping[Partition, tuple[int, int]]
+    marks: Mapping[Partition, Mark]
+    code_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadReport:
-    """One block's descriptor, or None when nothing came; its rows travel beside it, as an object of their own."""
+    """Descriptors of the blocks that a call brings, none when nothing came; their rows travel beside it, as one object.
 
-    epoch: int
-    meta: BlockMeta | None
-    end_offsets: Mapping[Partition, int]
+    Args:
+        blocks: per partition in order, each from where the one before ended.
+        end_offsets: of the reader's partitions, those that are not what the report before said.
+        cpu_s: processor time that the reader has used in all, in seconds.
+    """
+
+    blocks: Sequence[BlockMeta] = ()
+    end_offsets: Mapping[Partition, int] = field(default_factory=dict)
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A trainer's place in a generation, and the state that it begins with.
+    """A trainer's place in a generation, and where its state comes from.
 
     Args:
         attempt: whose generation.
         generation: its number within the attempt.
+        member: the trainer's number within the incarnation.
         rank: of this trainer.
-        world_size: of the generation.
-        host: address of the member that hosts the group's store.
-        port: of that store.
+        shares: slices of each rank; its length is the world size.
+        store: (address, port) of the member that hosts the group's store.
         backend: gloo or nccl.
-        blob: the checkpoint's tensors.
-        progress: the checkpoint's.
+        plan_number: where the generation begins.
+        source: rank whose state it is; -1 where it is a checkpoint's.
+        behind: ranks that receive it; the others have it.
+        is_careful: the lowest rank reports every step: somebody died lately, and the next death must be found in its step.
+        checkpoint: what a generation without a source loads: tensors and progress.
     """
 
     attempt: int
     generation: int
+    member: int
     rank: int
-    world_size: int
-    host: str
-    port: int
+    shares: tuple[int, ...]
+    store: tuple[str, int]
     backend: str
-    blob: Blob
-    progress: Progress
+    plan_number: int
+    source: int = -1
+    behind: tuple[int, ...] = ()
+    is_careful: bool = False
+    checkpoint: tuple[Blob, Progress] | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(attempt, generation): what every message of a member carries."""
+        return self.attempt, self.generation
 
     @property
     def prefix(self) -> str:
@@ -101,29 +148,31 @@ class IssuedPlan:
 
     Args:
         plan: what to do.
-        pieces: (block id, first row, row behind the last), in the order taken.
-        newest_ms: newest Kafka timestamp among its rows.
-        exhausted: blocks that no later plan needs.
+        pieces: (parcel id, first row, row behind the last), in the order taken; of the whole span, where the plan is a part of one.
+        newest_ms: newest Kafka timestamp among its rows; 0 for one that cannot be told.
+        exhausted: parcels that no later plan needs.
+        held_out: as `pieces`, the rows that are scored and not trained.
     """
 
     plan: Plan
     pieces: Sequence[Piece] = ()
     newest_ms: int = 0
     exhausted: Sequence[int] = ()
+    held_out: Sequence[Piece] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlanBatch:
-    """Coming plans, in order, and the blocks that this trainer has not been told of yet.
+    """Coming plans, in order, and the parcels that this trainer has not been told of yet.
 
     Args:
         is_over: the generation has ended; nothing more will come.
-        sealed: log segments that became durable in this generation, up to the plans that this trainer has had.
+        sealed: the newest durable checkpoint, if this trainer has had its plan and has not heard of it in this generation.
         plans: consecutive.
-        blocks: block id → reference to its rows.
+        parcels: parcel id → reference to its rows.
     """
 
     is_over: bool = False
-    sealed: Sequence[Segment] = ()
+    sealed: Progress | None = None
     plans: Sequence[IssuedPlan] = ()
-    blocks: Mapping[int, Any] = field(default_factory=dict)
+    parcels: Mapping[int, Any] = field(default_factory=dict)

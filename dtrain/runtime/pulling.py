@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from dtrain.errors import UnavailableError
 from dtrain.runtime.messages import IssuedPlan, PlanBatch
 from dtrain.steplog.entries import StepKind
-from dtrain.steplog.segments import Segment
+from dtrain.steplog.progress import Progress
 
 if TYPE_CHECKING:
     from dtrain.train.gradient import SpanBatch
@@ -27,7 +28,7 @@ class StagedPlan:
 
     issued: IssuedPlan
     batches: Sequence[SpanBatch]
-    sealed: Sequence[Segment]
+    sealed: Progress | None
 
 
 class PlanPuller:
@@ -49,8 +50,8 @@ class PlanPuller:
         self._key = key
         self._rank = rank
         self._after = after
-        self._references: dict[int, Any] = {}  # of blocks that live
-        self._blocks: dict[int, Any] = {}  # those that this rank has needed
+        self._references: dict[int, Any] = {}  # of parcels that live
+        self._parcels: dict[int, Any] = {}  # those that this rank has needed
         self._staged: queue.Queue[StagedPlan | Exception | None] = queue.Queue(maxsize=1)
         self._is_closed = threading.Event()
         threading.Thread(target=self._pull, name="pull", daemon=True).start()
@@ -63,6 +64,8 @@ class PlanPuller:
     def close(self) -> None:
         """The iterator ends soon, whatever is staged."""
         self._is_closed.set()
+        with suppress(queue.Full):  # whoever waits for an item gets one, and looks
+            self._staged.put_nowait(None)
 
     def __iter__(self) -> Iterator[StagedPlan]:
         while not self._is_closed.is_set():
@@ -78,11 +81,14 @@ class PlanPuller:
 
     def _pull(self) -> None:
         try:
+            coming = self._ask()
             while not self._is_closed.is_set():
-                batch: PlanBatch = ray.get(self._coordinator.pull.remote(self._key, self._rank, self._after))
+                batch: PlanBatch = ray.get(coming)
                 if batch.is_over:
                     self._put(None)
                     return
+                self._after = batch.plans[-1].plan.number if batch.plans else self._after
+                coming = self._ask()  # comes while these are staged
                 self._stage(batch)
         except ActorUnavailableError as error:
             self._put(UnavailableError(f"the coordinator could not be reached: {str(error).splitlines()[0][:200]}"))
@@ -93,23 +99,26 @@ class PlanPuller:
         except Exception as error:  # the top of a thread: the one that trains reports it
             self._put(error)
 
+    def _ask(self) -> Any:
+        return self._coordinator.pull.remote(self._key, self._rank, self._after)
+
     def _stage(self, batch: PlanBatch) -> None:
         sealed = batch.sealed
-        self._references.update(batch.blocks)
+        self._references.update(batch.parcels)
         for issued in batch.plans:
             plan = issued.plan
             batches: Sequence[SpanBatch] = ()
-            if plan.kind is StepKind.DATA:
-                wanted = self._stager.keys(issued.pieces, num_rows=plan.num_rows)
-                missing = [key for key in wanted if key not in self._blocks]
-                self._blocks.update(zip(missing, ray.get([self._references[key] for key in missing]), strict=True))
-                batches = self._stager.stage(issued.pieces, self._blocks, num_rows=plan.num_rows)
+            if plan.kind is StepKind.DATA and not plan.skipped:
+                rows, held_out, part = plan.num_rows, issued.held_out, plan.part
+                wanted = self._stager.keys(issued.pieces, num_rows=rows, held_out=held_out, part=part)
+                missing = [key for key in wanted if key not in self._parcels]
+                self._parcels.update(zip(missing, ray.get([self._references[key] for key in missing]), strict=True))
+                batches = self._stager.stage(issued.pieces, self._parcels, num_rows=rows, held_out=held_out, part=part)
             for key in issued.exhausted:
-                self._blocks.pop(key, None)
+                self._parcels.pop(key, None)
                 self._references.pop(key, None)
             self._put(StagedPlan(issued, batches, sealed))
-            sealed = ()
-            self._after = plan.number
+            sealed = None
 
     def _put(self, item: StagedPlan | Exception | None) -> None:
         while not self._is_closed.is_set():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dtrain.clock import Clock
 from dtrain.job.status import Happening, JobStatus, Member, PartitionStatus
+from dtrain.steplog.blocks import BlockMeta
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.report import TrainReport
@@ -29,11 +31,12 @@ class Tracker:
     last_checkpoint: str = ""
     last_checkpoint_at_s: float = 0.0
     metrics_port: int = 0
+    waits_for: Callable[[], Sequence[Partition]] = tuple
     _report: TrainReport | None = None
     _progress: Progress = field(default_factory=Progress)
     _rates: deque[tuple[float, int]] = field(default_factory=deque)
-    _offsets_read: int = 0
-    _rows_read: int = 0
+    _read: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By topic: offsets and rows of what was read."""
     _happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=1000))
     _num_happened: int = 0
 
@@ -50,10 +53,10 @@ class Tracker:
         lines = tuple(self._happenings)[-fresh:] if fresh > 0 else ()
         return lines, self._num_happened
 
-    def read(self, *, num_offsets: int, num_rows: int) -> None:
+    def read(self, meta: BlockMeta) -> None:
         """A block was read: so many offsets held so many rows; how lag in rows is estimated."""
-        self._offsets_read += num_offsets
-        self._rows_read += num_rows
+        offsets, rows = self._read.get(meta.partition.topic, (0, 0))
+        self._read[meta.partition.topic] = offsets + meta.end.offset - meta.start.offset, rows + meta.num_rows
 
     def stands_at(self, progress: Progress) -> None:
         """Replicas went back, or on, to `progress` without training."""
@@ -85,11 +88,20 @@ class Tracker:
             step=progress.step,
             rows_trained=progress.rows_trained,
             rows_rejected=progress.rows_rejected,
+            rejects=dict(progress.rejects),
+            rows_skipped=progress.rows_skipped,
+            rows_filtered=progress.left_out.filtered,
+            rows_duplicate=progress.left_out.duplicate,
+            rows_held_out=progress.left_out.held_out,
+            offsets_skipped=progress.offsets_skipped,
+            waits_for=tuple(map(str, self.waits_for())),
             rows_per_s=self._rows_per_s(),
             loss=report.loss if report else None,
             scores=dict(report.scores) if report else {},
             total_loss=report.total_loss if report else None,
             total_scores=dict(report.total_scores) if report else {},
+            held_out_loss=report.held_out_loss if report else None,
+            held_out_scores=dict(report.held_out_scores) if report else {},
             partitions=self._partitions(),
             lag_rows=lag_rows,
             lag_s=max(0.0, now_s - newest_s) if newest_s and lag_rows else 0.0,
@@ -112,9 +124,12 @@ class Tracker:
 
     def _lag_rows(self) -> int:
         """An estimate: offsets have gaps, and a record may hold many rows (invariant 8)."""
-        behind = sum(max(0, end - self._progress.positions.get(p, Position(end)).offset) for p, end in self.end_offsets.items())
-        rows_per_offset = self._rows_read / self._offsets_read if self._offsets_read else 1.0
-        return round(behind * rows_per_offset)
+        lag_rows = 0.0
+        for partition, end in self.end_offsets.items():
+            offsets, rows = self._read.get(partition.topic, (0, 0))
+            behind = max(0, end - self._progress.positions.get(partition, Position(end)).offset)
+            lag_rows += behind * (rows / offsets if offsets else 1.0)
+        return round(lag_rows)
 
     def _rows_per_s(self) -> float:
         if len(self._rates) < 2 or self._rates[-1][0] < self.clock.monotonic_s() - _RATE_WINDOW_S:

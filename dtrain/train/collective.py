@@ -12,6 +12,8 @@ class Collective(Protocol):
 
     rank: int
     world_size: int
+    waited_s: float
+    """Seconds spent in collectives so far."""
 
     def all_reduce_(self, buffer: Tensor) -> None:
         """Replace `buffer` by its sum over all ranks.
@@ -39,6 +41,7 @@ class InlineCollective:
 
     rank = 0
     world_size = 1
+    waited_s = 0.0
 
     def all_reduce_(self, buffer: Tensor) -> None:
         """Leave `buffer` as it is."""

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from dtrain.errors import CollectiveError, UnavailableError
 
-_SLICE = timedelta(milliseconds=50)  # how soon a waiting rank hears that it was abandoned
+_SLICE = timedelta(milliseconds=10)  # how soon a waiting rank hears that it was abandoned
 _POLL_S = 0.0002
 
 
@@ -47,6 +49,7 @@ class GroupTerms:
         world_size: how many members.
         backend: gloo or nccl.
         timeout_s: after which forming, or an operation that nobody ended, fails.
+        address: of this member, as the others reach it. Gloo by itself takes what the host's name resolves to, often loopback.
     """
 
     prefix: str
@@ -56,6 +59,7 @@ class GroupTerms:
     world_size: int
     backend: str = "gloo"
     timeout_s: float = 60.0
+    address: str = "127.0.0.1"
 
 
 class TorchCollective:
@@ -67,19 +71,41 @@ class TorchCollective:
         self._is_nccl = terms.backend == "nccl"
         self._is_abandoned = threading.Event()
         self._group = _form(terms)
+        self.waited_s = 0.0
+        self.is_waiting = False
+        """A collective is under way: this rank waits for the others."""
 
     def all_reduce_(self, buffer: Tensor) -> None:
         """Replace `buffer` by its sum over all ranks; see `Collective`."""
+        self._do(buffer, lambda group: group.allreduce([buffer]))
+
+    def warm_up(self) -> None:
+        """Each operation has run once, so that the next first one takes no longer than any other."""
+        self.all_reduce_(torch.zeros(1))
+        self.broadcast_(torch.zeros(1), source=0)
+        self._group = None
+
+    def broadcast_(self, buffer: Tensor, *, source: int) -> None:
+        """Replace `buffer` by that of rank `source`. Collective, blocking and errors as `all_reduce_`."""
+        options = dist.BroadcastOptions()
+        options.rootRank = source
+        self._do(buffer, lambda group: group.broadcast([buffer], options))
+
+    def _do(self, buffer: Tensor, begin: Callable[[Any], Any]) -> None:
         if self._is_abandoned.is_set():
             raise CollectiveError("the generation has ended")
+        self.is_waiting, began_s = True, time.perf_counter()
         try:
-            work = self._group.allreduce([buffer])
+            work = begin(self._group)
+            while not self._has_come(work):
+                if self._is_abandoned.is_set():
+                    self._leave(work, buffer)
+                    raise CollectiveError("the generation ended during a collective")
         except RuntimeError as error:
             raise self._lost(error) from error
-        while not self._has_come(work):
-            if self._is_abandoned.is_set():
-                self._leave(work, buffer)
-                raise CollectiveError("the generation ended during a collective")
+        finally:
+            self.is_waiting = False
+            self.waited_s += time.perf_counter() - began_s
 
     def _has_come(self, work: Any) -> bool:
         """Whether the operation is complete, after at most a slice of waiting."""
@@ -91,10 +117,7 @@ class TorchCollective:
         except RuntimeError:
             if not work.is_completed():
                 return False
-            try:
-                work.wait(_SLICE)  # it may have come right behind the timeout
-            except RuntimeError as error:
-                raise self._lost(error) from error
+            work.wait(_SLICE)  # it may have come right behind the timeout
         return True
 
     def _leave(self, work: Any, buffer: Tensor) -> None:
@@ -124,7 +147,10 @@ def _form(terms: GroupTerms) -> Any:
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = timeout
             return dist.ProcessGroupNCCL(keys, terms.rank, terms.world_size, options)
-        return dist.ProcessGroupGloo(keys, terms.rank, terms.world_size, timeout)
+        gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+        gloo._timeout, gloo._threads = timeout, 2
+        gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=terms.address)]
+        return dist.ProcessGroupGloo(keys, terms.rank, terms.world_size, gloo)
     except (RuntimeError, dist.DistError) as error:
         raise UnavailableError(f"could not form the group {terms.prefix}: {str(error).splitlines()[0][:200]}") from error
 

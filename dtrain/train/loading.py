@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import traceback
-from pathlib import Path
-
 from dtrain.data.schema import Schema
+from dtrain.data.usercode import load
 from dtrain.errors import TaskError
 from dtrain.train.task import Task
 
@@ -23,18 +19,7 @@ def load_task(name: str, *, code: str) -> Task:
         TaskError: no such module or class, its import fails, or it is not a `dtrain.Task` with `features`.
     """
     module_name, _, class_name = name.replace(":", ".").rpartition(".")
-    if code and not Path(code).is_dir():
-        raise TaskError(f"the code folder {code} does not exist here", fix="name a folder that every worker can read")
-    if code and code not in sys.path:
-        sys.path.insert(0, code)
-    try:
-        found = getattr(importlib.import_module(module_name), class_name, None)
-    except Exception as error:  # user code may raise anything while it is imported
-        where = traceback.format_exc().strip().splitlines()[-3:]
-        raise TaskError(
-            f"cannot import {module_name} from {code or 'the installed packages'}: {type(error).__name__}: {error}",
-            fix=f"correct `task` or `code`, or the module itself ({' '.join(line.strip() for line in where[:2])})",
-        ) from error
+    found = load(name, code=code)
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise TaskError(f"{name} is not a dtrain.Task", fix=f"write `class {class_name}(dtrain.Task)` in {module_name}")
     if not isinstance(getattr(found, "features", None), Schema):

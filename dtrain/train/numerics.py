@@ -12,7 +12,7 @@ def fingerprint(mode: str, *, device: str) -> dict[str, str]:
     """Everything that the last bit of a step depends on besides its rows; goes into every manifest."""
     return {
         "mode": mode,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain text: as it is, whoever unpickles it imports torch
         "threads": str(torch.get_num_threads()),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),

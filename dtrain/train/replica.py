@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
+from dtrain.data.usercode import UserCode
 from dtrain.errors import InternalError, NonFiniteError, TaskError
 from dtrain.spec.job import JobSpec
-from dtrain.steplog.entries import Entry, Plan, StepKind
+from dtrain.steplog.entries import Plan, StepKind
 from dtrain.steplog.progress import Progress
-from dtrain.steplog.segments import Segment
+from dtrain.steplog.ranges import in_words
+from dtrain.steplog.tail import LogTail
 from dtrain.train import plain
 from dtrain.train.collective import Collective
+from dtrain.train.copier import StateCopier
+from dtrain.train.divergence import check_same, parts_of
 from dtrain.train.gradient import GradientWriter, SpanBatch
 from dtrain.train.layout import FlatLayout, FlatRow
-from dtrain.train.numerics import fingerprint, seed_of
+from dtrain.train.numerics import fingerprint, seed_everything, seed_of
+from dtrain.train.running_norm import RunningNorm
 from dtrain.train.scores import ScoreBoard, Scorer
 from dtrain.train.state import State, load_model, load_optimizer, model_tensors, optimizer_tensors
 from dtrain.train.task import Task
+from dtrain.train.update import Update
 
 
 class Replica:
@@ -40,20 +45,24 @@ class Replica:
         self.device = device
         self.is_exact = spec.train.numerics == "exact"
         torch.manual_seed(seed_of(spec.train.seed))
-        self.model, self._optimizer, self._scheduler = _build(task, spec.params, device)
+        with UserCode(type(task).__name__, doing="could not build its model:"):
+            self.model = task.model(spec.params).to(device).train()
+        self._update = Update(task, self.model, spec)
         self.scorer = Scorer(spec.evaluate.metrics, task=task)
         self.scores = ScoreBoard(self.scorer.size, window_rows=spec.evaluate.window)
-        self._layout = FlatLayout(self.model, score_size=self.scorer.size)
+        self.held_out_scores = ScoreBoard(self.scorer.size, window_rows=spec.evaluate.window, name="held_out")
+        self._layout = FlatLayout(self.model, score_size=self.scorer.size, has_held_out=spec.evaluate.held_out > 0)
+        self._norms = [module for module in self.model.modules() if isinstance(module, RunningNorm)]
         self._writer = GradientWriter(
             task,
             self.model,
             layout=self._layout,
             scorer=self.scorer,
-            seed=spec.train.seed,
-            is_mean=spec.train.reduction == "mean",
+            train=spec.train,
         )
+        self.copier = StateCopier()
         self.progress = Progress()
-        self.tail: list[Entry] = []
+        self.tail = LogTail()
         self.is_dirty = False
         self.join(None)
 
@@ -65,27 +74,44 @@ class Replica:
     def step(self, plan: Plan, batches: Sequence[SpanBatch]) -> None:
         """The next data step is in the weights, and everything else has moved with it.
 
+        A step whose loss or gradient is not finite is left out where the job wants that; so is one that the log has left out. Then
+        positions and log move alone, and the entry says so: on every rank, because all have the same sums.
+
         Collective: every rank of the group calls this with the same plan, whether or not it has rows.
 
         Args:
-            plan: a data step, the next one.
+            plan: a data step, the next one, or its entry.
             batches: this rank's spans of it.
 
         Raises:
             CollectiveError: a rank was lost; nothing has changed.
+            DivergenceError: the ranks do not have the same weights, as of the last step; asked every `train.check_every` steps.
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing has changed, on any rank.
-            TaskError: user code raised; nothing has changed.
+            TaskError: user code raised; nothing has changed, unless it was the optimizer's: then the replica is dirty.
         """
-        group, flat = self._group, self._flat
+        group, flat, step, span = self._group, self._flat, self.progress.step + 1, self.progress.span
         if group is None:
             raise InternalError("a data step came before a group was joined")
-        self._writer.write(flat, batches, step=self.progress.step + 1, num_rows=plan.num_rows)
+        self._check_same(group)
+        if plan.skipped:
+            return self._apply(plan, None)
+        ranges = plan.ranges or (span.ranges if span is not None else ())
+        try:
+            self._writer.write(flat, batches, step=step, num_rows=plan.num_rows)
+        except TaskError as error:
+            what, newline, places = error.reason.partition("\n")
+            raise TaskError(f"{what}, at step {step}, rows of {in_words(ranges)}{newline}{places}", fix=error.fix) from error
         group.all_reduce_(flat.tensor)
         total = flat.add_up()
-        if not math.isfinite(float(flat.total_tensor.sum())):
-            raise NonFiniteError(_describe_non_finite(plan, total.scores), fix="lower the learning rate, or look at these rows")
-        self._layout.assign_gradients(total)
-        self._apply(plan, total)
+        if math.isfinite(float(flat.total_tensor[: self._layout.finite_width].sum())):
+            return self._apply(plan, total)
+        if self._spec.train.on_non_finite == "skip":
+            return self._apply(replace(plan, skipped="non_finite"), None)
+        what = "gradient" if bool(torch.isfinite(total.scores[1])) else "loss"
+        raise NonFiniteError(
+            f"the {what} is NaN or infinite at step {step}, rows of {in_words(ranges)}",
+            fix="look at these rows, lower the learning rate, or set `train.clip_norm` or `train.on_non_finite: skip` in a new job",
+        )
 
     def control(self, plan: Plan) -> None:
         """The control step `plan` is in the log; it moves positions over rows that are not trained, and no weights."""
@@ -96,16 +122,25 @@ class Replica:
     def _apply(self, plan: Plan, total: FlatRow | None) -> None:
         """Weights, buffers, schedule, scores, positions and log tail move here, together, and nowhere else (invariant 1)."""
         progress = self.progress.apply(plan)
+        self.copier.wait()
         self.is_dirty = True
         if total is not None:
-            self._optimizer.step()
-            self._move_buffers(total)
-            if self._scheduler is not None:
-                self._scheduler.step()
-            self.scores.add(total.scores)
+            self._layout.assign_gradients(total)
+            seed_everything(seed_of(self._spec.train.seed, progress.step))  # an optimizer may be random: not by rank
+            self._update.apply(self._layout.parameters)
+            if self._layout.buffers:
+                self._move_buffers(total)
+            self.scores.add(total.scores, num_rows=plan.num_rows)
+            if self._layout.has_held_out:
+                self.held_out_scores.add(total.held_out, num_rows=sum(item.left_out.held_out for item in plan.ranges))
         self.progress = progress
-        self.tail.append(plan)
+        self.tail.append(plan, progress.log_hash)
         self.is_dirty = False
+
+    def _check_same(self, group: Collective) -> None:
+        done, every = self.progress.step, self._spec.train.check_every
+        if group.world_size > 1 and every and done and done % every == 0:
+            check_same(group, list(parts_of(self.model, self._update.optimizer)), step=done, device=self.device)
 
     def _move_buffers(self, total: FlatRow) -> None:
         with torch.no_grad():
@@ -114,45 +149,67 @@ class Replica:
                     buffer.logical_xor_(change > 0.5)
                 else:
                     buffer += (change if buffer.is_floating_point() else change.round()).to(buffer.dtype)
+        for norm in self._norms:
+            norm.fold_step_()
 
-    def seal(self, segment: Segment) -> None:
-        """The log up to `segment.last` is durable; the tail forgets it."""
-        if self.progress.segments and segment.last <= self.progress.segments[-1].last:
-            return
-        self.progress = self.progress.seal(segment)
-        self.tail = [entry for entry in self.tail if entry.number > segment.last]
+    def seal(self, durable: Progress) -> None:
+        """The log up to a durable checkpoint of this history is in its segments; the tail forgets it."""
+        if durable.plan_number > self.tail.base and self.tail.hash_at(durable.plan_number) == durable.log_hash:
+            self.progress = replace(self.progress, segments=durable.segments)
+            self.tail.seal(durable.plan_number)
 
     def state(self) -> State:
-        """A copy of the whole state, the log tail apart."""
-        tensors, groups = optimizer_tensors(self._optimizer)
+        """A copy of the whole state."""
+        present = self.present()
+        return replace(present, tensors={name: tensor.to("cpu", copy=True) for name, tensor in present.tensors.items()})
+
+    def snapshot(self) -> State:
+        """A copy of the whole state in kept memory, made while the next step is computed: see `StateCopier.reading`."""
+        present = self.present()
+        forwards_change = {f"model/{name}" for name, _ in self.model.named_buffers(remove_duplicate=False)}
+        now = {n: t for n, t in present.tensors.items() if n in forwards_change or n.startswith(("scores/", "held_out/"))}
+        behind = {n: t for n, t in present.tensors.items() if n not in now}
+        return replace(present, tensors=self.copier.copy(now, behind))
+
+    def reserve_snapshot(self) -> None:
+        """Memory for a first snapshot is made ready in the background."""
+        self.copier.reserve(self.present().tensors)
+
+    def present(self) -> State:
+        """The state itself: the next apply block changes its tensors."""
+        self._layout.check(found=f", found at step {self.progress.step}")
+        tensors, groups = optimizer_tensors(self._update.optimizer)
         notes = {"optimizer": groups}
-        if self._scheduler is not None:
-            notes["scheduler"] = plain.write(self._scheduler.state_dict(), what="the schedule")
-        scores = {name: tensor.clone() for name, tensor in self.scores.state().items()}
-        return State({**model_tensors(self.model), **tensors, **scores}, notes, self.progress)
+        if self._update.schedule is not None:
+            notes["scheduler"] = plain.write(self._update.schedule.state_dict(), what="the schedule")
+        named = {**model_tensors(self.model), **tensors, **self.scores.state()}
+        if self._layout.has_held_out:
+            named.update(self.held_out_scores.state())
+        return State(named, notes, self.progress, self.tail.copy())
 
     def adopt(self, state: State) -> None:
         """The replica is `state` from now on, whatever it was: the one way to recover, from a checkpoint or from a peer.
 
-        The log tail is empty afterwards: a state's progress ends with its last sealed segment.
-
         Raises:
             DriftError: the state is that of another model or optimizer; the replica is dirty then.
         """
+        self.copier.wait()
         self.is_dirty = True
         load_model(self.model, state.tensors)
-        load_optimizer(self._optimizer, state.tensors, state.notes["optimizer"])
-        if self._scheduler is not None and "scheduler" in state.notes:
-            self._scheduler.load_state_dict(plain.read(state.notes["scheduler"]))
+        load_optimizer(self._update.optimizer, state.tensors, state.notes["optimizer"])
+        if self._update.schedule is not None and "scheduler" in state.notes:
+            self._update.schedule.load_state_dict(plain.read(state.notes["scheduler"]))
         self.scores.load(state.tensors)
+        if self._layout.has_held_out:
+            self.held_out_scores.load(state.tensors)
         self.progress = state.progress
-        self.tail = []
+        self.tail = state.tail.copy() if state.tail is not None else _no_tail(state.progress)
         self.is_dirty = False
 
     def stand_at(self, progress: Progress) -> None:
         """Where the replica stands is called `progress`: its first positions, or the same place with its log sealed."""
         self.progress = progress
-        self.tail = []
+        self.tail = _no_tail(progress)
 
     @property
     def numerics(self) -> dict[str, str]:
@@ -160,19 +217,5 @@ class Replica:
         return fingerprint(self._spec.train.numerics, device=self.device.type)
 
 
-def _build(task: Task, params: Mapping[str, Any], device: torch.device) -> tuple[Any, Any, Any]:
-    try:
-        model = task.model(params).to(device).train()
-        optimizer = task.optimizer(model, params)
-        return model, optimizer, task.scheduler(optimizer, params)
-    except Exception as error:  # user code may raise anything
-        raise TaskError(
-            f"{type(task).__name__} could not build its model or optimizer: {type(error).__name__}: {error}",
-            fix="correct the task or `params`",
-        ) from error
-
-
-def _describe_non_finite(plan: Plan, scores: Tensor) -> str:
-    what = "loss" if not bool(torch.isfinite(scores[1])) else "gradient"
-    places = ", ".join(f"{r.partition} from {tuple(r.start)} to {tuple(r.end)}" for r in plan.ranges)
-    return f"the {what} is NaN or infinite at step {plan.number}, rows of {places}"
+def _no_tail(progress: Progress) -> LogTail:
+    return LogTail(progress.plan_number, progress.log_hash)

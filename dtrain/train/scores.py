@@ -35,24 +35,25 @@ class Scorer:
         self.metrics = tuple(metrics)
         self._task = task
         self.size = 3 + (2 * NUM_BINS if "auroc" in metrics else 0)
+        self._rows = (-1, torch.zeros(()), torch.zeros(()))
 
-    def sums(self, outputs: Any, batch: Batch, losses: Tensor) -> Tensor:
-        """Sums over the rows of a batch, float32 [size]; no gradient flows.
+    def sums(self, outputs: Any, batch: Batch, *, num_rows: int, loss: Tensor) -> Tensor:
+        """Sums over the `num_rows` rows of a batch, float32 [size]; `loss` is that of the losses. No gradient flows.
 
         Raises:
             TaskError: `predict` gives something that cannot be compared with the label.
         """
-        sums = torch.zeros(self.size, dtype=torch.float32, device=losses.device)
-        sums[0] = losses.shape[0]
-        sums[1] = losses.detach().sum()
+        if self._rows[0] != num_rows:
+            rows, none = torch.tensor([num_rows, 0.0], dtype=torch.float32, device=loss.device)
+            self._rows = (num_rows, rows, none)
+        _, rows, none = self._rows
         if not self.metrics:
-            return sums
+            return torch.stack((rows, loss.to(torch.float32), none))
         with torch.no_grad():
             predicted, label = self._compared(outputs, batch)
-            sums[2] = _is_correct(predicted, label).sum()
-            if "auroc" in self.metrics:
-                sums[3:] = _histograms(predicted, label)
-        return sums
+            correct = _is_correct(predicted, label).sum(dtype=torch.float32)
+            sums = torch.stack((rows, loss.to(torch.float32), correct))
+            return torch.cat((sums, _histograms(predicted, label))) if "auroc" in self.metrics else sums
 
     def values(self, sums: Tensor) -> dict[str, float]:
         """Metric name → value for sums [size]; those without rows are left out."""
@@ -72,7 +73,17 @@ class Scorer:
             raise TaskError(
                 f"{name}.predict gives nothing, so {', '.join(self.metrics)} cannot be scored", fix="return probabilities"
             )
-        if predicted.shape[:1] != label.shape[:1] or predicted.dim() > 2 or (predicted.dim() == 2 and "auroc" in self.metrics):
+        if label.dim() != 1:
+            raise TaskError(
+                f"{name}.label is a column of shape {list(label.shape[1:])} a row, which cannot be scored",
+                fix="let it be one number a row, or take the metrics out of `evaluate.metrics`",
+            )
+        is_wide = predicted.dim() == 2
+        if (
+            predicted.shape[:1] != label.shape
+            or predicted.dim() > 2
+            or (is_wide and ("auroc" in self.metrics or predicted.shape[1] < 2))
+        ):
             raise TaskError(
                 f"{name}.predict gave shape {list(predicted.shape)} for {label.shape[0]} rows",
                 fix="return [rows] probabilities of class 1, or [rows, classes] for accuracy alone",
@@ -86,22 +97,25 @@ class ScoreBoard:
     Args:
         size: of a step's sums.
         window_rows: rows that the window spans, to within 1/20.
+        name: of these scores among a replica's tensors.
     """
 
-    def __init__(self, size: int, *, window_rows: int) -> None:
+    def __init__(self, size: int, *, window_rows: int, name: str = "scores") -> None:
+        self._name = name
         self._bucket_rows = max(1, window_rows // _NUM_BUCKETS)
         self.total = torch.zeros(size, dtype=torch.float64)
         self.buckets = torch.zeros(_NUM_BUCKETS, size, dtype=torch.float64)  # newest first
-        self._newest = self.buckets[0]
+        self._newest, self._newest_rows = self.buckets[0], 0.0
 
-    def add(self, sums: Tensor) -> None:
-        """A step's sums [size] over all ranks count from now on."""
-        added = sums.to(device="cpu", dtype=torch.float64)
-        self.total += added
-        if float(self._newest[0]) >= self._bucket_rows:
+    def add(self, sums: Tensor, *, num_rows: int) -> None:
+        """A step's sums [size] over all ranks, of `num_rows` rows, count from now on."""
+        added = sums.cpu()
+        self.total.add_(added)
+        if self._newest_rows >= self._bucket_rows:
             self.buckets = torch.cat([torch.zeros_like(self.buckets[:1]), self.buckets[:-1]])
-            self._newest = self.buckets[0]
-        self._newest += added
+            self._newest, self._newest_rows = self.buckets[0], 0.0
+        self._newest.add_(added)
+        self._newest_rows += num_rows
 
     def window(self) -> Tensor:
         """Sums [size] over the window."""
@@ -109,14 +123,14 @@ class ScoreBoard:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
-        return {"scores/total": self.total, "scores/buckets": self.buckets}
+        return {f"{self._name}/total": self.total, f"{self._name}/buckets": self.buckets}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave; scores begin anew when the job's metrics are others than then."""
-        if tensors["scores/total"].shape == self.total.shape:
-            self.total = tensors["scores/total"].clone()
-            self.buckets = tensors["scores/buckets"].clone()
-            self._newest = self.buckets[0]
+        if tensors[f"{self._name}/total"].shape == self.total.shape:
+            self.total = tensors[f"{self._name}/total"].clone()
+            self.buckets = tensors[f"{self._name}/buckets"].clone()
+            self._newest, self._newest_rows = self.buckets[0], float(self.buckets[0, 0])
 
 
 def auroc(histograms: Tensor) -> float | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dtrain.errors import DriftError
 from dtrain.steplog.progress import Progress
+from dtrain.steplog.tail import LogTail
 from dtrain.train import plain
 
 
@@ -22,16 +23,18 @@ class State:
         tensors: `model/…` weights and buffers, `optimizer/index/…`, `scores/…`; on the CPU, owned by the state.
         notes: JSON texts: the optimizer's groups, the schedule.
         progress: where the replica stood.
+        tail: the entries that no segment of `progress` holds; None for a checkpoint's state, which has none.
     """
 
     tensors: Mapping[str, Tensor]
     notes: Mapping[str, str]
     progress: Progress
+    tail: LogTail | None = None
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the weights and of all buffers, those that a `state_dict` leaves out too: forwards change them."""
-    return {f"model/{name}": tensor.detach().cpu().clone() for name, tensor in _named(model).items()}
+    """The weights and all buffers, those that a `state_dict` leaves out too: forwards change them."""
+    return {f"model/{name}": tensor.detach() for name, tensor in _named(model).items()}
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -58,14 +61,14 @@ def _named(model: nn.Module) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], str]:
-    """Copies of the optimizer's tensors, and the rest of its state as JSON."""
+    """The optimizer's tensors, and the rest of its state as JSON."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     rest: dict[int, dict[str, Any]] = {}
     for index, slots in state["state"].items():
         for key, value in slots.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{key}"] = value.detach().cpu().clone()
+                tensors[f"optimizer/{index}/{key}"] = value.detach()
             else:
                 rest.setdefault(index, {})[key] = value
     return tensors, plain.write({"groups": state["param_groups"], "slots": rest}, what="the optimizer")
@@ -90,3 +93,18 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             f"the task's optimizer is not the checkpoint's: {error}",
             fix="restore the code and `params` that the job began with, or submit a new job",
         ) from error
+    _put_back_types(optimizer, slots)
+
+
+def _put_back_types(optimizer: torch.optim.Optimizer, slots: Mapping[int, Mapping[str, Any]]) -> None:
+    """The optimizer's tensors have the types that were saved.
+
+    Why: `load_state_dict` gives them their parameter's, so that a counter in int64 would be a float32, a scalar in float32 a
+    bfloat16, and whoever adopts would not go on as those do who had that state all along.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, saved in slots.items():
+        state = optimizer.state[parameters[index]]
+        for key, value in saved.items():
+            if isinstance(value, Tensor) and key in state and state[key].dtype != value.dtype:
+                state[key] = value.to(state[key].device)

@@ -49,11 +49,14 @@ class Task:
         return None
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
-        """What `loss` and `predict` need, e.g. logits. By default the model gets every column but the label, by name."""
-        return model(**{name: column for name, column in batch.items() if name != self.label})
+        """What `loss` and `predict` need, e.g. logits. By default the model gets every column but label and weight, by name."""
+        return model(**{name: column for name, column in batch.items() if name not in (self.label, self.features.weight)})
 
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
-        """One loss a row, [rows]: that makes a step independent of how its rows are spread over workers."""
+        """One loss a row, [rows]: that makes a step independent of how its rows are spread over workers.
+
+        Each is multiplied by the row's weight, where `features` has one; the mean is over the rows all the same.
+        """
         raise NotImplementedError
 
     def predict(self, outputs: Any, batch: Batch) -> Tensor | None:  # noqa: ARG002

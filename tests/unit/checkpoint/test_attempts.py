@@ -1,18 +1,22 @@
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dtrain.checkpoint import manifest as manifests
 from dtrain.checkpoint.attempts import Attempt, claim, is_fenced
 from dtrain.checkpoint.commit import commit
+from dtrain.checkpoint.places import open_store
 from dtrain.checkpoint.store import CheckpointStore
-from dtrain.errors import CorruptError, FencedError, StorageError
+from dtrain.errors import CorruptError, FencedError, StateError, StorageError
 from tests.support.checkpoints import BEGIN, commit_line, commit_next, extend, make_manifest
 from tests.support.faulty_files import HookedFiles
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "job")
+    return open_store(tmp_path / "job")
 
 
 def take_over(store: CheckpointStore, incarnation: int, skipped: list[str] | None = None) -> Attempt:
@@ -87,6 +91,28 @@ def test_claim_passes_over_a_corrupt_checkpoint_and_says_so(store: CheckpointSto
     assert store.history() == [line[0].ref, line[1].ref]
 
 
+@pytest.mark.parametrize("what", ["manifest", "log entry"])
+def test_claim_does_not_pass_over_a_checkpoint_of_another_dtrain(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    take_over(store, 1)
+    line = commit_line(store, 1, count=3)
+    progress = extend(store, line[-1].progress)
+    if what == "log entry":
+        *known, newest = progress.segments
+        content = store.files.read(f"segments/{newest.sha256}.jsonl").replace(b'"checkpoint"', b'"set"')
+        newest = replace(newest, sha256=hashlib.sha256(content).hexdigest(), num_bytes=len(content))
+        store.files.put(f"segments/{newest.sha256}.jsonl", content)
+        progress = replace(progress, segments=(*known, newest))
+    with monkeypatch.context() as newer:
+        newer.setattr(manifests, "FORMAT", 2 if what == "manifest" else manifests.FORMAT)
+        store.put_manifest(make_manifest(store, 1, progress))
+    with pytest.raises(StateError, match="written by another dtrain") as caught:
+        take_over(store, 2)
+    assert not isinstance(caught.value, FencedError)
+    assert not any(fence.parent for fence in store.fences().values())
+
+
 def test_claim_with_no_sound_checkpoint_refuses_to_start_from_zero(store: CheckpointStore) -> None:
     take_over(store, 1)
     for manifest in commit_line(store, 1, count=2):
@@ -118,7 +144,7 @@ def test_claim_with_an_unreadable_file_is_not_a_fallback(store: CheckpointStore,
 
     root = store.files._root
     with pytest.raises(StorageError):
-        take_over(CheckpointStore(root, files=HookedFiles(root, hook)), 2)
+        take_over(CheckpointStore(HookedFiles(root, hook)), 2)
     assert take_over(store, 2).parent == line[2]
 
 
@@ -132,7 +158,7 @@ def test_claim_voided_before_it_named_its_parent_is_fenced(store: CheckpointStor
 
     files = HookedFiles(root, hook)
     with pytest.raises(FencedError, match="closed attempt 1"):
-        take_over(CheckpointStore(root, files=files), 1)
+        take_over(CheckpointStore(files), 1)
 
 
 def test_commit_flushes_before_and_acts_after_the_manifest(store: CheckpointStore) -> None:
@@ -188,7 +214,33 @@ def test_commit_that_cannot_delete_old_checkpoints_stands_and_says_so(store: Che
         if operation == "delete":
             raise StorageError("no permission")
 
-    failing = CheckpointStore(store.files._root, files=HookedFiles(store.files._root, hook))
+    failing = CheckpointStore(HookedFiles(store.files._root, hook))
     error = commit(failing, manifest=manifest, keep=2, before=lambda: None, after=lambda: None)
     assert isinstance(error, StorageError)
     assert store.find(None) == manifest
+
+
+def test_fences_that_are_settled_are_read_once_however_many_there_are(store: CheckpointStore) -> None:
+    for number in range(1, 31):
+        take_over(store, number)
+    names: list[str] = []
+    counted = CheckpointStore(HookedFiles(store.files._root, lambda operation, name: names.append(f"{operation} {name}")))
+    line = commit_line(counted, take_over(counted, 31).number, count=3)
+    assert take_over(counted, 32).parent == line[-1]
+    for number in range(1, 31):
+        assert names.count(f"read fences/n{number:08d}.json") == names.count(f"read fences/n{number:08d}.parent.json") == 1
+
+
+def test_commit_beside_a_checkpoint_of_another_dtrain_that_does_not_count_deletes_nothing_and_stands(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_over(store, 1)
+    line = commit_line(store, 1, count=4)
+    take_over(store, 2)
+    with monkeypatch.context() as newer:
+        newer.setattr(manifests, "FORMAT", 2)
+        store.put_manifest(make_manifest(store, 1, extend(store, line[3].progress)))
+    late = make_manifest(store, 2, extend(store, line[3].progress, rows=5))
+    assert isinstance(commit(store, manifest=late, keep=2, before=lambda: None, after=lambda: None), StateError)
+    assert len(store.manifests()) == 6
+    assert store.find(None) == late

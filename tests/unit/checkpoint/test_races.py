@@ -10,15 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dtrain.checkpoint import attempts, commit, store
-from dtrain.steplog import fences
+from dtrain.steplog import fences, segments
 from tests.support.races import Race, ViolationError
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_power_cuts() -> object:
-    """Power is never cut here, and what fsync is for is tested with the files: without it a history takes half the time."""
+def no_power_cuts_and_much_merging() -> object:
+    """Power is never cut here, and what fsync is for is tested with the files: without it a history takes half the time.
+
+    Two log segments of a tier are merged already, by joining or by an index.
+    """
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "fsync", lambda _: None)
+    patch.setattr(segments, "FANOUT", 2)
+    patch.setattr(segments, "JOINED_BYTES", 400)
     yield
     patch.undo()
 

@@ -8,17 +8,19 @@ import pytest
 
 from dtrain.checkpoint.documents import write_document
 from dtrain.checkpoint.manifest import Blob
+from dtrain.checkpoint.places import open_store
 from dtrain.checkpoint.store import CheckpointStore
-from dtrain.errors import ConflictError, CorruptError, DtrainError, NotFoundError, StorageError
+from dtrain.errors import ConflictError, CorruptError, DtrainError, NotFoundError, StateError, StorageError
 from dtrain.steplog.entries import Entry
 from dtrain.steplog.fences import ManifestRef
+from dtrain.steplog.window import RejectWindow
 from tests.support.checkpoints import BEGIN, PARTITIONS, commit_line, extend, make_manifest, next_entries
 from tests.support.faulty_files import HookedFiles, os_error
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "job")
+    return open_store(tmp_path / "job")
 
 
 def paths(store: CheckpointStore, folder: str) -> list[Path]:
@@ -49,14 +51,14 @@ def test_blob_that_is_other_than_written_is_corrupt(store: CheckpointStore, cont
 
 def test_segment_read_is_what_was_put(store: CheckpointStore) -> None:
     entries = next_entries(BEGIN)
-    assert store.read_segment(store.put_segment(entries)) == entries
+    assert list(store.read_segment(store.put_segment(entries))) == entries
 
 
 def test_segment_whose_name_lies_about_its_entries_is_corrupt(store: CheckpointStore) -> None:
     segment = store.put_segment(next_entries(BEGIN))
     for first, last in ((1, 3), (2, 3), (1, 1)):
         with pytest.raises(CorruptError):
-            store.read_segment(replace(segment, first=first, last=last))
+            list(store.read_segment(replace(segment, first=first, last=last)))
 
 
 @pytest.mark.parametrize("after", range(8))
@@ -139,6 +141,18 @@ def test_reading_an_empty_store_makes_nothing(store: CheckpointStore) -> None:
 def test_verify_of_every_checkpoint_of_a_line_passes(store: CheckpointStore) -> None:
     for manifest in commit_line(store, 1, count=4):
         store.verify(manifest)
+
+
+@pytest.mark.parametrize("span_rows", [1_000, 10**9])
+def test_verify_of_a_job_whose_bad_rows_are_counted_in_a_window_of_its_own_passes(
+    store: CheckpointStore, span_rows: int
+) -> None:
+    progress = replace(BEGIN, window=RejectWindow(span_rows))
+    for _ in range(2):
+        manifest = make_manifest(store, 1, progress)
+        store.put_manifest(manifest)
+        store.verify(manifest)
+        progress = extend(store, progress)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +257,18 @@ def test_manifest_that_outsiders_signed_is_corrupt_not_a_crash(store: Checkpoint
             try:
                 store.verify(store.read_manifest(ManifestRef(1, 0)))
             except DtrainError as error:
-                assert isinstance(error, CorruptError)  # noqa: PT017
+                assert isinstance(error, StateError if (key, value) == ("format", 3) else CorruptError)  # noqa: PT017
+
+
+@pytest.mark.parametrize("digest", ["../../secret", "0" * 63, "A" * 64, "0" * 64 + "\n", 7, None])
+@pytest.mark.parametrize("what", ["blob", "segment"])
+def test_digest_in_a_manifest_that_is_none_leads_to_no_file(store: CheckpointStore, what: str, digest: object) -> None:
+    value = make_manifest(store, 1, extend(store, BEGIN)).to_json()
+    (value["blob"] if what == "blob" else value["progress"]["segments"][0])["sha256"] = digest
+    ref = ManifestRef(1, 2)
+    store.files.put(f"manifests/{ref.name}.json", write_document(value))
+    with pytest.raises(CorruptError, match="is not a manifest: not a sha256"):
+        store.read_manifest(ref)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
@@ -355,13 +380,12 @@ def test_keep_collects_old_orphans_and_unfinished_files(store: CheckpointStore) 
     commit_line(store, 1, count=3)
     orphan = store.put_blob(b"of a killed writer")
     age(store, orphan, 8000)
-    for folder in ("blobs", "manifests", "segments", "fences"):
-        path = store.files._root / folder / ".unfinished"
-        path.parent.mkdir(exist_ok=True)
+    for name, seconds in (("old", 8000), ("new", 0)):
+        path = store.files._root / "unfinished" / name
         path.touch()
-        os.utime(path, (path.stat().st_mtime - 8000,) * 2)
+        os.utime(path, (path.stat().st_mtime - seconds,) * 2)
     store.keep(2)
-    assert not list(store.files._root.rglob(".unfinished"))
+    assert [path.name for path in paths(store, "unfinished")] == ["new"]
     with pytest.raises(CorruptError, match="missing"):
         store.read_blob(orphan)
 
@@ -370,24 +394,60 @@ def test_keep_with_corrupt_manifests_goes_on(store: CheckpointStore) -> None:
     line = commit_line(store, 1, count=6)
     for index in (0, 2, 5):
         paths(store, "manifests")[index].write_bytes(b"torn")
-    assert len(store.keep(2)) == 3
-    store.verify(line[4])
+    assert store.keep(2) == [line[1].ref, line[2].ref]
+    for index in (3, 4):
+        store.verify(line[index])
+
+
+def test_keep_deletes_no_sound_checkpoint_because_of_newer_ones_that_are_not(store: CheckpointStore) -> None:
+    line = commit_line(store, 1, count=6)
+    for manifest in line[3:]:
+        (store.files._root / "blobs" / f"{manifest.blob.sha256}.safetensors").unlink()
+    assert store.keep(2) == []
+    assert store.find(line[2].name) == line[2]
+    store.verify(line[2])
+
+
+def test_pinned_checkpoint_is_kept_whole_until_it_is_unpinned(store: CheckpointStore) -> None:
+    line = commit_line(store, 1, count=3)
+    store.pin(line[1].ref)
+    store.pin(line[1].ref)
+    line += commit_line(store, 1, count=30, parent=line[-1], keep=2)
+    assert store.manifests() == [line[0].ref, line[1].ref, line[-2].ref, line[-1].ref]
+    store.verify(line[1])
+    store.unpin(line[1].ref)
+    assert store.keep(2) == [line[1].ref]
+
+
+def test_pin_of_a_checkpoint_that_is_gone_is_not_found_and_leaves_nothing(store: CheckpointStore) -> None:
+    line = commit_line(store, 1, count=4)
+    hooks: list[str] = []
+
+    def hook(operation: str, name: str) -> None:
+        if operation == "create" and not hooks:  # the owner deletes it between the look at it and the pin
+            hooks.append(name)
+            store.keep(2)
+
+    with pytest.raises(NotFoundError):
+        CheckpointStore(HookedFiles(store.files._root, hook)).pin(line[1].ref)
+    assert hooks
+    assert store.pins() == set()
 
 
 def test_keep_interrupted_anywhere_leaves_every_named_blob(tmp_path: Path) -> None:
     """Killed before any one of its operations, it deletes no blob that a manifest names, and can be made again."""
     for stop in range(100):
         root = tmp_path / str(stop)
-        line = commit_line(CheckpointStore(root), 1, count=6)
+        line = commit_line(open_store(root), 1, count=6)
         left = iter(range(stop))
 
         def hook(operation: str, name: str, left: object = left) -> None:
             if next(left, None) is None:  # type: ignore[call-overload]
                 raise StorageError("stopped here")
 
-        store = CheckpointStore(root)
+        store = open_store(root)
         try:
-            CheckpointStore(root, files=HookedFiles(root, hook)).keep(2)
+            CheckpointStore(HookedFiles(root, hook)).keep(2)
         except StorageError:
             for ref in store.manifests():
                 store.verify(store.read_manifest(ref))

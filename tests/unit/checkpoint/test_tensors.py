@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 
 import pytest
 import safetensors.torch
@@ -6,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtrain.checkpoint.tensors import Array, decode, encode
+from dtrain.checkpoint.tensors import Array, decode
+from dtrain.checkpoint.tensors import encode as encode_parts
 from dtrain.errors import CorruptError, InputError
 
 TORCH = {
@@ -24,6 +26,10 @@ TORCH = {
 def array(tensor: torch.Tensor) -> Array:
     name = next(name for name, dtype in TORCH.items() if dtype == tensor.dtype)
     return Array(name, tuple(tensor.shape), bytes(tensor.contiguous().flatten().view(torch.uint8).tolist()))
+
+
+def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    return b"".join(encode_parts(arrays, metadata))
 
 
 TENSORS = {

@@ -45,7 +45,7 @@ def _step(task: MixedTask) -> Replica:
     before = encode_state(replica.state())
     plan, columns = next(steps(1))
     try:
-        replica.step(plan, batches(replica, columns, rank=0, world_size=1, job=job))
+        replica.step(plan, batches(columns, rank=0, shares=(4,), job=job))
     finally:
         assert encode_state(replica.state()) == before
         assert replica.progress.plan_number == 0
@@ -55,7 +55,11 @@ def _step(task: MixedTask) -> Replica:
 @pytest.mark.parametrize(
     ("task", "error", "words"),
     [
-        (MeanLoss(), TaskError, r"MeanLoss.loss gave shape \[\] for 10 rows; return one loss a row"),
+        (
+            MeanLoss(),
+            TaskError,
+            r"MeanLoss.loss gave shape \[\] for 10 rows, at step 1, rows of topic:0.*; return one loss a row",
+        ),
         (NotATensor(), TaskError, "NotATensor.loss gave float"),
         (Raises(), TaskError, "Raises raised KeyError: 'colour'"),
         (NanLoss(), NonFiniteError, "the loss is NaN or infinite at step 1, rows of topic:0 from"),
