@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dtrain.client.client import Client
-    from dtrain.data.schema import Schema
+    from dtrain.data.schema import Column, Schema
     from dtrain.errors import DtrainError
     from dtrain.spec.job import JobSpec
+    from dtrain.train.running_norm import RunningNorm
     from dtrain.train.task import Task
 
 __version__ = "0.1.0"
-__all__ = ["Client", "DtrainError", "JobSpec", "Schema", "Task", "__version__"]
+__all__ = ["Client", "Column", "DtrainError", "JobSpec", "RunningNorm", "Schema", "Task", "__version__"]
 
 _HOMES = {
     "Client": "dtrain.client.client",
+    "Column": "dtrain.data.schema",
     "DtrainError": "dtrain.errors",
     "JobSpec": "dtrain.spec.job",
+    "RunningNorm": "dtrain.train.running_norm",
     "Schema": "dtrain.data.schema",
     "Task": "dtrain.train.task",
 }

@@ -41,6 +41,11 @@ def logger(**context: Any) -> Logger:
     return bound
 
 
+def printable(text: str) -> str:
+    """`text` as it can be stored and sent: halves of characters, which user code or a message may bring, become a `?`."""
+    return text.encode(errors="replace").decode()
+
+
 class LineLog(io.TextIOBase):
     """A text stream whose lines become log lines: what a user's task prints is in the job's log.
 

@@ -35,15 +35,18 @@ _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 def write_snapshot(store: CheckpointStore, state: State, tail: Sequence[Entry], numerics: Mapping[str, str]) -> Snapshot:
     """Blob and log segment are durable. They are content-addressed: to write them twice is harmless.
 
+    The blob is first: the larger one, so that where there is no room for it each try leaves no segment behind, longer each time.
+
     Raises:
         StorageError: the store cannot be written; nothing counts on what was.
     """
+    blob = store.put_blob(*encode_state(state))
     progress = state.progress.seal(store.put_segment(tail)) if tail else state.progress
-    return Snapshot(progress, store.put_blob(encode_state(state)), numerics)
+    return Snapshot(progress, blob, numerics)
 
 
-def encode_state(state: State) -> bytes:
-    """A state's tensors and notes as the bytes of a blob: equal states give equal bytes."""
+def encode_state(state: State) -> list[bytes | memoryview]:
+    """A state's tensors and notes as the bytes of a blob, in parts: equal states give equal bytes."""
     return encode({name: _to_array(tensor) for name, tensor in state.tensors.items()}, state.notes)
 
 

@@ -13,20 +13,19 @@ from dtrain.cli.exits import Exit
 from dtrain.cli.output import Form, console, line
 from dtrain.cli.watch import Viewer, verdict
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import StoredEvent
-from dtrain.job.status import Happening, JobStatus, Outcome
+from dtrain.job.status import Happening, JobStatus, Outcome, StoredEvent
 from dtrain.job.view import Job, Update
 from dtrain.spec.job import JobSpec
 
 _STATES = {Outcome.SUCCEEDED: State.SUCCEEDED, Outcome.STOPPED: State.SUSPENDED, Outcome.BLOCKED: State.BLOCKED}
 
 
-def run_alone(spec: JobSpec, form: Form) -> Exit:
+def run_alone(spec: JobSpec, form: Form, *, allow_gap: bool, accept_code_change: bool) -> Exit:
     """The job has come to its end, or was stopped by SIGINT or SIGTERM after a last checkpoint.
 
     JSON is one status a line; the last says the outcome too.
     """
-    folder = spec.checkpoint.folder_of(spec.name)
+    folder = spec.checkpoint.place_of(spec.name)
     began_s, numbers, stopped = time.time(), count(1), list[int]()
     viewer = Viewer(form, console())
 
@@ -46,7 +45,14 @@ def run_alone(spec: JobSpec, form: Form) -> Exit:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     with viewer.running():
-        end = local.run(spec, folder=folder, on_status=on_status, should_stop=lambda: bool(stopped))
+        end = local.run(
+            spec,
+            folder=folder,
+            on_status=on_status,
+            should_stop=lambda: bool(stopped),
+            allow_gap=allow_gap,
+            accept_code_change=accept_code_change,
+        )
         status = end.status or JobStatus()
         job = seen(status, _STATES.get(end.outcome, State.FAILED), end.reason, end.message)
         if form is Form.TABLE:
@@ -55,6 +61,6 @@ def run_alone(spec: JobSpec, form: Form) -> Exit:
         line({**status.to_dict(), "outcome": end.outcome, "reason": end.reason, "message": end.message}, form)
     if end.outcome is not Outcome.STOPPED:
         return verdict(job, form)
-    words = f"stopped at {status.last_checkpoint} in {json.dumps(str(folder))}: the same command goes on from there"
+    words = f"stopped at {status.last_checkpoint} in {json.dumps(folder)}: the same command goes on from there"
     console(is_error=True).print(words, style="yellow")
     return Exit.INTERRUPTED

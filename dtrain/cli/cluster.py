@@ -10,44 +10,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtrain.cli.processes import Recorded, Register, last_words, start
-from dtrain.cli.ray_head import answers, forget_ray, ray_environment, ray_token, start_ray
+from dtrain.cli.processes import Recorded, Register, last_line, start
+from dtrain.cli.ray_head import answers, forget_ray, ray_environment, start_ray
 from dtrain.client.client import Client
-from dtrain.errors import DtrainError, StorageError, UnavailableError
-from dtrain.rpc.connection import FILE, Connection
+from dtrain.control.auth import token_in
+from dtrain.errors import DtrainError, StateError, StorageError, UnavailableError
+from dtrain.rpc.connection import FILE, Connection, host_and_port
 
-_RAY_S = 60.0
-_CONTROL_PLANE_S = 90.0
+_PATIENCE_S = 90.0
 _GRACE_S = 10.0
+ANYWHERE = "127.0.0.1:0"
+_NAMES = {"ray": "Ray", "control_plane": "control plane"}
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What `up` was asked for.
+    """What `up` was asked for; port 0 is the one that it had before, or a free one."""
 
-    Args:
-        address: of the API; port 0 for the one it had before, or a free one.
-        metrics_address: of /metrics; likewise a free one.
-        ray_address: of a cluster that somebody else runs; empty for one of our own.
-        cpus: that our cluster may share out; None for all.
-        gpus: likewise.
-    """
-
-    address: str = "127.0.0.1:0"
-    metrics_address: str = "127.0.0.1:0"
+    address: str = ANYWHERE
+    metrics_address: str = ANYWHERE
     ray_address: str = ""
+    """Of a cluster that somebody else runs; empty for one of our own."""
     cpus: int | None = None
+    """That our cluster may share out; None for all."""
     gpus: int | None = None
 
 
 class Cluster:
-    """What runs in a home.
-
-    Args:
-        home: its folder.
-        environment: of the processes that are started.
-        say: told each thing that was done, in a sentence.
-    """
+    """What runs in a home; `say` is told each thing that was done, in a sentence."""
 
     def __init__(self, home: Path, *, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._home = home
@@ -59,9 +49,13 @@ class Cluster:
         """Both answer. What ran already runs on; what was dead is started again; a failed start leaves nothing of its own.
 
         Raises:
+            InputError: an address is none.
+            StateError: the control plane runs elsewhere than wished for.
             UnavailableError: one of them did not start; says why.
             StorageError: the home cannot be written.
         """
+        for wished in (wishes.address, wishes.metrics_address):
+            host_and_port(wished)
         with self._locked():
             address = self._address(wishes.address)
             environment, ray_address = self._ray(wishes)
@@ -87,43 +81,37 @@ class Cluster:
                 )
             self._say(f"Ray: the cluster at {wishes.ray_address}")
             return self._environment, wishes.ray_address
-        environment = ray_environment(self._environment, token_file=ray_token(self._home))
+        token_in(token_file := self._home / "ray-token")  # it is there from now on
+        environment = ray_environment(self._environment, token_file=token_file)
         head = self._register["ray"]
         if head is not None and head.is_alive and answers(head.facts["address"]):
             self._say(f"Ray runs at {head.facts['address']} (pid {head.pid})")
             return environment, head.facts["address"]
         self._end("control_plane")  # it belonged to the head that is gone
         self._end("ray")
-        log = self._home / "logs" / "ray.log"
-        since = log.stat().st_size if log.exists() else 0
-        head = start_ray(self._home, environment=environment, cpus=wishes.cpus, gpus=wishes.gpus)
-        address = head.facts["address"]
-        with self._recorded("ray", head):
-            self._await("Ray", head, log, since, timeout_s=_RAY_S, is_there=lambda: answers(address))
-        self._say(f"Ray started at {address} (pid {head.pid})")
-        return environment, address
+        head = self._start(
+            "ray",
+            lambda: start_ray(self._home, environment=environment, cpus=wishes.cpus, gpus=wishes.gpus),
+            is_there=lambda head: answers(head.facts["address"]),
+        )
+        self._say(f"Ray started at {head.facts['address']} (pid {head.pid})")
+        return environment, head.facts["address"]
 
     def _control_plane(self, wishes: Wishes, address: str, environment: Mapping[str, str], ray_address: str) -> Connection:
         old = self._register["control_plane"]
         if old is not None and old.is_alive and old.facts.get("ray") == ray_address and (found := self._healthy(old.pid)):
+            _check_same(wishes.address, found.address)
+            _check_same(wishes.metrics_address, found.metrics_address)
             self._say(f"control plane runs at {found.address} (pid {old.pid})")
             return found
         self._end("control_plane")
-        log = self._home / "logs" / "control-plane.log"
-        since = log.stat().st_size if log.exists() else 0
-        command = [
-            sys.executable,
-            "-m",
-            "dtrain.cli.control_plane",
-            str(self._home),
-            ray_address,
-            address,
-            wishes.metrics_address,
-        ]
-        process = start(command, environment=environment, log=log, facts={"ray": ray_address})
-        with self._recorded("control_plane", process):
-            is_there = lambda: self._healthy(process.pid) is not None  # noqa: E731
-            self._await("the control plane", process, log, since, timeout_s=_CONTROL_PLANE_S, is_there=is_there)
+        places = [str(self._home), ray_address, address, wishes.metrics_address]
+        command = [sys.executable, "-m", "dtrain.cli.control_plane", *places]
+        process = self._start(
+            "control_plane",
+            lambda: start(command, environment=environment, log=self._log("control_plane"), facts={"ray": ray_address}),
+            is_there=lambda process: self._healthy(process.pid) is not None,
+        )
         connection = Connection.load(self._home)
         self._say(f"control plane started at {connection.address} (pid {process.pid})")
         return connection
@@ -150,39 +138,29 @@ class Cluster:
         """Where the control plane with this pid serves; None as long as it does not."""
         try:
             connection = Connection.load(self._home)
-        except DtrainError:
-            return None
-        if connection.pid != pid:
-            return None
-        try:
+            if connection.pid != pid:
+                return None
             with Client(connection.address, token=connection.token(), timeout_s=5) as client:
                 client.server_info()
         except DtrainError:
             return None
         return connection
 
-    def _await(
-        self, what: str, process: Recorded, log: Path, since: int, *, timeout_s: float, is_there: Callable[[], bool]
-    ) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not is_there():
-            if not process.is_alive:
-                words = next(last_words(log, since=since), "it said nothing")
-                reason, _, fix = words.partition("; ")
-                raise UnavailableError(f"{what} did not start: {reason}", fix=f"{fix or 'read the log'} (log: {log})")
-            if time.monotonic() >= deadline_s:
-                raise UnavailableError(f"{what} does not answer after {timeout_s:.0f} s", fix=f"read the log: {log}")
-            time.sleep(0.1)
+    def _log(self, role: str) -> Path:
+        return self._home / "logs" / f"{role.replace('_', '-')}.log"
 
-    @contextmanager
-    def _recorded(self, role: str, process: Recorded) -> Iterator[None]:
-        """`process` is recorded, and ended again if the block fails or is interrupted."""
+    def _start(self, role: str, begin: Callable[[], Recorded], *, is_there: Callable[[Recorded], bool]) -> Recorded:
+        """What `begin` starts is recorded and there; ended again if it does not come, or the wait is interrupted."""
+        log = self._log(role)
+        since = log.stat().st_size if log.exists() else 0
+        process = begin()
         try:
             self._register[role] = process
-            yield
+            _await(process, lambda: is_there(process), name=_NAMES[role], log=log, since=since)
         except BaseException:
             process.end(grace_s=_GRACE_S)
             raise
+        return process
 
     def _end(self, role: str) -> bool:
         """Nothing of `role` runs; whether something did."""
@@ -195,7 +173,7 @@ class Cluster:
             forget_ray(process)
         self._register[role] = None
         if ran:
-            self._say(f"{'Ray' if role == 'ray' else 'control plane'} stopped (pid {process.pid})")
+            self._say(f"{_NAMES[role]} stopped (pid {process.pid})")
         return ran
 
     @contextmanager
@@ -211,3 +189,24 @@ class Cluster:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _check_same(wished: str, there: str) -> None:
+    """What runs listens where it is wished for; port 0 is any, and who wishes for nothing gets what there is."""
+    if wished == ANYWHERE:
+        return
+    host, port = host_and_port(wished)
+    if (host, port or host_and_port(there)[1]) != host_and_port(there):
+        fix = "leave the address out, or stop it first with: dtrain down"
+        raise StateError(f"the control plane that runs listens at {there}, not at {wished}", fix=fix)
+
+
+def _await(process: Recorded, is_there: Callable[[], bool], *, name: str, log: Path, since: int) -> None:
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while not is_there():
+        if not process.is_alive:
+            reason, _, fix = last_line(log, since=since).partition("; ")
+            raise UnavailableError(f"{name} did not start: {reason}", fix=f"{fix or 'read the log'} (log: {log})")
+        if time.monotonic() >= deadline_s:
+            raise UnavailableError(f"{name} does not answer after {_PATIENCE_S:.0f} s", fix=f"read the log: {log}")
+        time.sleep(0.1)

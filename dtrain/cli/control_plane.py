@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def main(words: list[str]) -> int:
     logs.configure(file=folder / "control-plane.jsonl")
     settings = Settings(Path(home), logs_dir=folder / "jobs", address=address, metrics_address=metrics_address)
     try:
-        serve(settings, RayLauncher.connect(ray_address, logs=settings.logs_dir))
+        launcher = RayLauncher.connect(ray_address, logs=settings.logs_dir)
+        asyncio.run(serve(settings, launcher))
     except DtrainError as error:
         sys.stderr.write(f"{error}\n")
         return exit_of(error.code)

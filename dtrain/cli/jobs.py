@@ -91,10 +91,28 @@ def suspend(job: JobName, output: Output = Form.TABLE) -> None:
 def resume(
     job: JobName,
     accept_code_change: Annotated[bool, Option("--accept-code-change", help="Go on with changed code; it is logged.")] = False,
+    skip_step: Annotated[
+        bool, Option("--skip-step", help="Leave out the step that killed its processes; it is logged.")
+    ] = False,
+    allow_gap: Annotated[
+        bool, Option("--allow-gap", help="Go on from where records are left, if its topic has lost some; it is logged.")
+    ] = False,
     output: Output = Form.TABLE,
 ) -> None:
     """Let a suspended or blocked job go on where it stopped."""
-    _show(_ask(lambda client: client.resume(job, accept_code_change=accept_code_change)), output)
+    resumed = _ask(
+        lambda client: client.resume(job, accept_code_change=accept_code_change, skip_step=skip_step, allow_gap=allow_gap)
+    )
+    _show(resumed, output)
+
+
+def scale(
+    job: JobName,
+    workers: Annotated[int, Option("--workers", "-w", min=1, help="Between workers.min and workers.max.")],
+    output: Output = Form.TABLE,
+) -> None:
+    """Let another number of workers train, without a restart."""
+    _show(_ask(lambda client: client.scale(job, workers)), output)
 
 
 def cancel(job: JobName, output: Output = Form.TABLE) -> None:

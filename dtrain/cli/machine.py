@@ -42,12 +42,21 @@ def down() -> None:
     Cluster(home.home(), environment=home.environment(), say=console().print).down()
 
 
-def local(file: JobFile, sets: Sets = None, output: Output = Form.TABLE) -> int:
+def local(
+    file: JobFile,
+    sets: Sets = None,
+    allow_gap: Annotated[
+        bool, Option("--allow-gap", help="Go on from where records are left, if the topic has lost some; it is logged.")
+    ] = False,
+    accept_code_change: Annotated[bool, Option("--accept-code-change", help="Go on with changed code; it is logged.")] = False,
+    output: Output = Form.TABLE,
+) -> int:
     """Run a whole job in this process, without Ray and control plane. Ctrl-C stops it after a last checkpoint."""
     from dtrain.cli.alone import run_alone
     from dtrain.spec.load import load_job
 
-    return run_alone(load_job(file, environment=home.environment(), overrides=overrides(sets)), output)
+    spec = load_job(file, environment=home.environment(), overrides=overrides(sets))
+    return run_alone(spec, output, allow_gap=allow_gap, accept_code_change=accept_code_change)
 
 
 def version(output: Output = Form.TABLE) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dtrain.cli import jobs, machine, proofs
+from dtrain.cli import jobs, lag, machine, proofs, redrive, topics
 from dtrain.cli.exits import Exit, exit_of
 from dtrain.cli.output import fail
 from dtrain.errors import DtrainError, InputError, InternalError
@@ -27,9 +27,13 @@ COMMANDS = {
         jobs.suspend,
         jobs.resume,
         jobs.cancel,
+        jobs.scale,
         jobs.checkpoint,
+        lag.lag,
+        redrive.redrive,
     ),
-    "Proofs": (proofs.checkpoints, proofs.verify, proofs.replay),
+    "Topics": (topics.topics, topics.peek, topics.produce),
+    "Proofs": (proofs.checkpoints, proofs.pin, proofs.verify, proofs.replay),
 }
 
 
@@ -47,7 +51,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Distributed training on a live stream: every record is in the weights exactly once, and anyone can check it.",
     epilog="Exit codes: 0 done, 1 the job failed, 2 bad input, 3 not found, 4 wrong state, 5 wrong token, 6 no answer, "
-    "7 corrupt, 8 disk, 70 our bug, 130 interrupted. Environment: DTRAIN_HOME, DTRAIN_ADDRESS, DTRAIN_TOKEN.",
+    "7 corrupt, 8 disk, 70 our bug, 130 interrupted. Environment: DTRAIN_HOME, DTRAIN_ADDRESS, DTRAIN_TOKEN, KAFKA_BOOTSTRAP.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -42,14 +42,7 @@ def console(*, is_error: bool = False) -> Console:
 
 
 def emit(value: Any, form: Form, *, table: Callable[[], RenderableType], name: str | Sequence[str] = "") -> None:
-    """Print `value` in its form.
-
-    Args:
-        value: of JSON's types and dataclasses.
-        form: how.
-        table: what people see; called only for them.
-        name: what `-o name` prints, a line each.
-    """
+    """Print `value` in its form: `table` is made only for people, `name` is a line each."""
     if form is Form.NAME:
         sys.stdout.writelines(f"{text}\n" for text in ((name,) if isinstance(name, str) else name))
     elif form is Form.TABLE:

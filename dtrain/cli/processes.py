@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,19 +20,14 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A process that leads a session of its own, told from any later one that gets its number.
-
-    Args:
-        pid: its id, which is its session's too.
-        started: when it began, in the kernel's ticks since boot.
-        boot: of which boot.
-        facts: what else is worth knowing: its address, its folder.
-    """
+    """A process that leads a session of its own, told from any later one that gets its number."""
 
     pid: int
     started: int
+    """In the kernel's ticks since `boot`."""
     boot: str
     facts: Mapping[str, str]
+    """What else is worth knowing: its address, its folder."""
 
     @property
     def is_alive(self) -> bool:
@@ -131,8 +126,9 @@ def _send(pids: Sequence[int], kind: signal.Signals) -> None:
             os.kill(pid, kind)
 
 
-def last_words(log: Path, *, since: int) -> Iterator[str]:
-    """The last lines that were added to `log` behind byte `since`, newest first."""
+def last_line(log: Path, *, since: int) -> str:
+    """The last line with words that was added to `log` behind byte `since`."""
     with log.open("rb") as file:
         file.seek(since)
-        yield from (line for line in reversed(file.read().decode(errors="replace").splitlines()) if line.strip())
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")

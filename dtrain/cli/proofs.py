@@ -10,7 +10,7 @@ from typer import Argument, Option
 from dtrain.cli import home
 from dtrain.cli.exits import Exit
 from dtrain.cli.output import Form, Output, console, emit
-from dtrain.errors import CorruptError, InputError, NotFoundError
+from dtrain.errors import CorruptError, InputError, NotFoundError, StateError
 
 if TYPE_CHECKING:
     from dtrain.checkpoint.store import CheckpointStore
@@ -18,22 +18,37 @@ if TYPE_CHECKING:
 Target = Annotated[
     str | None, Argument(metavar="[JOB[/CHECKPOINT]]", help="A job by id or name; one of its checkpoints, or all that count.")
 ]
-Folder = Annotated[Path | None, Option("--dir", help="A job's checkpoint folder, instead of JOB: no control plane is asked.")]
+Folder = Annotated[
+    str | None,
+    Option("--dir", metavar="PLACE", help="A job's checkpoint folder or URL, instead of JOB: no control plane is asked."),
+]
 
 
 def checkpoints(target: Target = None, folder: Folder = None, output: Output = Form.TABLE) -> None:
     """Show the checkpoints that count, oldest first."""
-    store, name = _open(target, folder)
-    values = [_describe(store, one) for one in _names(store, name)]
-    emit(values, output, table=lambda: _table(values), name=[value["name"] for value in values])
+    _show(target, folder, output)
+
+
+def pin(
+    target: Target = None,
+    folder: Folder = None,
+    is_undone: Annotated[bool, Option("--undo", help="Keep it no longer than others.")] = False,
+    output: Output = Form.TABLE,
+) -> None:
+    """Keep a checkpoint, the newest by default, however old it gets."""
+    store, name = open_store_of(target, folder)
+    ref = store.find(name).ref
+    if is_undone:
+        store.unpin(ref)
+    else:
+        store.pin(ref)
+    place = f"{target.partition('/')[0]}/{ref.name}" if target and folder is None else ref.name
+    _show(place, folder, output)
 
 
 def verify(target: Target = None, folder: Folder = None, output: Output = Form.TABLE) -> int:
     """Prove checkpoints whole: every byte, and a log that leads to them without a gap."""
-    store, name = _open(target, folder)
-    values = [_describe(store, one, is_thorough=True) for one in _names(store, name)]
-    emit(values, output, table=lambda: _table(values), name=[value["name"] for value in values if value["is_sound"]])
-    return Exit.OK if all(value["is_sound"] for value in values) else Exit.CORRUPT
+    return Exit.OK if _show(target, folder, output, is_thorough=True) else Exit.CORRUPT
 
 
 def replay(
@@ -50,11 +65,13 @@ def replay(
 
     from dtrain.replay.replay import replay as run
     from dtrain.spec.job import JobSpec
-    from dtrain.stream.kafka import KafkaSource
+    from dtrain.stream.sources import open_source
 
-    store, name = _open(target, folder)
-    source = JobSpec.from_json(store.find(name).spec_json).source
-    source = source.model_copy(update={"bootstrap": bootstrap}) if bootstrap else source
+    store, name = open_store_of(target, folder)
+    spec = JobSpec.from_json(store.find(name).spec_json)
+    moved = spec.source.model_copy(update={"bootstrap": bootstrap}) if bootstrap else spec.source
+    code_folder = str(code.absolute()) if code else None
+    spec = spec.model_copy(update={"source": moved, "code": code_folder or spec.code})
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(is_error=True)) as bar:
         tasks: dict[str, Any] = {}
@@ -64,20 +81,19 @@ def replay(
                 tasks[what] = bar.add_task(what)
             bar.update(tasks[what], completed=done, total=of)
 
-        code_folder = str(code.absolute()) if code else None
-        verdict = run(store, source=KafkaSource(source), start=start, to=name, code=code_folder, on_progress=on_progress)
+        verdict = run(store, source=open_source(spec), start=start, to=name, code=code_folder, on_progress=on_progress)
     is_proven = verdict.is_equal and not verdict.audit.lost and not verdict.audit.doubled
     text = Text.assemble((verdict.sentence, f"bold {'green' if is_proven else 'red'}"), f"\ntook {verdict.seconds:.1f} s")
     emit(verdict.to_json(), output, table=lambda: text, name=verdict.to)
     return Exit.OK if is_proven else Exit.CORRUPT
 
 
-def _open(target: str | None, folder: Path | None) -> tuple[CheckpointStore, str | None]:
+def open_store_of(target: str | None, folder: str | None) -> tuple[CheckpointStore, str | None]:
     """The store, and the name of the one checkpoint that is meant."""
-    from dtrain.checkpoint.store import CheckpointStore
+    from dtrain.checkpoint.places import open_store
 
     if folder is not None:
-        return CheckpointStore(folder), target
+        return open_store(folder), target
     if target is None:
         raise InputError("no job is named", fix="name a job, or its checkpoint folder with --dir")
     from dtrain.spec.job import JobSpec
@@ -85,37 +101,43 @@ def _open(target: str | None, folder: Path | None) -> tuple[CheckpointStore, str
     name, _, one = target.partition("/")
     with home.client() as client:
         job = client.get(name)
-    return CheckpointStore(JobSpec.from_json(job.spec_json).checkpoint.folder_of(job.job_id)), one or None
+    return open_store(JobSpec.from_json(job.spec_json).checkpoint.place_of(job.job_id)), one or None
 
 
-def _names(store: CheckpointStore, name: str | None) -> list[str]:
+def _show(target: str | None, folder: str | None, output: Form, *, is_thorough: bool = False) -> bool:
+    """Prints the checkpoints that are meant; whether all of them are sound, as far as was looked."""
+    from dtrain.cli.screen import checkpoints_table
+
+    store, name = open_store_of(target, folder)
     names = [name] if name else [ref.name for ref in store.history()]
     if not names:
         raise NotFoundError("there is no checkpoint yet", fix="wait for the first one, or check the folder")
-    return names
+    values = [_describe(store, one, is_thorough=is_thorough) for one in names]
+    sound = [value["name"] for value in values if value.get("is_sound", True)]
+    emit(values, output, table=lambda: checkpoints_table(values), name=sound if is_thorough else names)
+    return sound == names
 
 
-def _describe(store: CheckpointStore, name: str, *, is_thorough: bool = False) -> dict[str, Any]:
-    """A checkpoint as JSON's types; a corrupt one says what is wrong with it."""
+def _describe(store: CheckpointStore, name: str, *, is_thorough: bool) -> dict[str, Any]:
+    """A checkpoint as JSON's types; one that is corrupt, or another dtrain's, says what is wrong with it."""
     try:
         manifest = store.find(name)
         if is_thorough:
             store.verify(manifest)
-    except CorruptError as error:
+    except (CorruptError, StateError) as error:
         return {"name": name, "is_sound": False, "problem": error.reason}
     progress = manifest.progress
-    facts = {
+    return {
         "name": name,
         "step": progress.step,
         "rows_trained": progress.rows_trained,
         "rows_rejected": progress.rows_rejected,
+        "attempt": manifest.ref.attempt,
+        "num_bytes": manifest.blob.num_bytes,
+        "written_at_s": manifest.written_at_s,
+        "is_final": manifest.is_final,
+        "code_sha256": manifest.code_sha256,
+        "is_pinned": manifest.ref in store.pins(),
+        "notes": list(manifest.notes),
+        **({"is_sound": True} if is_thorough else {}),
     }
-    about = {"attempt": manifest.ref.attempt, "num_bytes": manifest.blob.num_bytes, "written_at_s": manifest.written_at_s}
-    last = {"is_final": manifest.is_final, "code_sha256": manifest.code_sha256, "notes": list(manifest.notes)}
-    return {**facts, **about, **last, **({"is_sound": True} if is_thorough else {})}
-
-
-def _table(values: list[dict[str, Any]]) -> Any:
-    from dtrain.cli.screen import checkpoints_table
-
-    return checkpoints_table(values)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import socket
 import sys
@@ -11,8 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from dtrain.cli.ports import free_ports
 from dtrain.cli.processes import Recorded, start
-from dtrain.errors import UnavailableError
 
 _LONGEST_TEMP = 40
 """Characters of Ray's folder: it puts sockets 66 deeper, and a socket's path may have 107."""
@@ -35,30 +33,16 @@ def ray_environment(environment: Mapping[str, str], *, token_file: Path) -> dict
     }
 
 
-def ray_token(home: Path) -> Path:
-    """The file with the cluster's token, mode 0600, made if it is not there."""
-    file = home / "ray-token"
-    if not file.exists():
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as out:
-            out.write(secrets.token_hex(32))
-    return file
-
-
-def start_ray(home: Path, *, environment: Mapping[str, str], cpus: int | None, gpus: int | None) -> Recorded:
-    """A head has been started; its `facts` say where it will answer and which folder it uses.
-
-    Args:
-        home: of this dtrain; the head's log goes into its logs/.
-        environment: as from `ray_environment`.
-        cpus: how many Ray may share out; None for as many as there are.
-        gpus: likewise.
-    """
+def start_ray(
+    home: Path, *, environment: Mapping[str, str], cpus: int | None, gpus: int | None, store_bytes: int | None = None
+) -> Recorded:
+    """A head has been started, with `home`/logs for its log; its `facts` say where it will answer and which folder it uses."""
     folder = home / "ray"
     shutil.rmtree(folder, ignore_errors=True)  # of the head before
     if len(str(folder)) > _LONGEST_TEMP:
         folder = Path(tempfile.mkdtemp(prefix="dtrain-ray-"))
     folder.mkdir(mode=0o700, exist_ok=True)
-    port, client_port = _free_ports(2)
+    port, client_port = free_ports(2)
     options = {
         "--node-ip-address": "127.0.0.1",
         "--port": port,
@@ -69,21 +53,13 @@ def start_ray(home: Path, *, environment: Mapping[str, str], cpus: int | None, g
         "--include-dashboard": "false",
         "--include-log-monitor": "false",
         "--temp-dir": folder,
-        **({} if cpus is None else {"--num-cpus": cpus}),
-        **({} if gpus is None else {"--num-gpus": gpus}),
+        "--num-cpus": cpus,
+        "--num-gpus": gpus,
+        "--object-store-memory": store_bytes,
     }
-    flags = [f"{key}={value}" for key, value in options.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--head",
-        "--block",
-        "--no-monitor",
-        "--disable-usage-stats",
-        *flags,
-    ]
+    flags = [f"{key}={value}" for key, value in options.items() if value is not None]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    command = [*ray, "start", "--head", "--block", "--no-monitor", "--disable-usage-stats", *flags]
     facts = {"address": f"127.0.0.1:{port}", "folder": str(folder)}
     return start(command, environment=environment, log=home / "logs" / "ray.log", facts=facts)
 
@@ -103,15 +79,3 @@ def answers(address: str) -> bool:
             return True
     except (OSError, ValueError):
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    try:
-        probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    except OSError as error:
-        raise UnavailableError(f"no free port on 127.0.0.1: {error.strerror}", fix="end processes that hold ports") from error
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -29,15 +29,11 @@ _EVENT_COLOURS = {"recovery": "yellow", "blocked": "red", "failed": "red", "sour
 
 
 class JobScreen:
-    """A job as it is now, with what it was lately: each `add` may change what is rendered next.
+    """A job as it is now, with what it was lately: each `add` may change what is rendered next."""
 
-    Args:
-        num_events: how many of the newest events are shown.
-    """
-
-    def __init__(self, *, num_events: int = 8) -> None:
+    def __init__(self) -> None:
         self._job: Job | None = None
-        self._events: deque[Happening] = deque(maxlen=num_events)
+        self._events: deque[Happening] = deque(maxlen=8)
         self._series: dict[str, deque[float | None]] = {}
         self._updated_at_s = 0.0
 
@@ -47,7 +43,8 @@ class JobScreen:
         self._events.extend(event.happening for event in update.events)
         if status.updated_at_s > self._updated_at_s:
             self._updated_at_s = status.updated_at_s
-            for name, value in {"loss": status.loss, **status.scores, "rows/s": status.rows_per_s}.items():
+            scores = {"loss": status.loss, **status.scores, **_held_out(status)}
+            for name, value in {**scores, "rows/s": status.rows_per_s}.items():
                 self._series.setdefault(name, deque(maxlen=400)).append(value)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -63,17 +60,19 @@ class JobScreen:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
-        rejected = f" · {status.rows_rejected:,} rejected" if status.rows_rejected else ""
-        grid.add_row("step", f"{status.step:,} · {status.rows_trained:,} rows trained{rejected}")
+        others = "".join(f" · {count:,} {fate}" for fate, count in _not_trained(status) if count)
+        skipped = f" · {status.offsets_skipped:,} offsets skipped" if status.offsets_skipped else ""
+        grid.add_row("step", f"{status.step:,} · {status.rows_trained:,} rows trained{others}{skipped}")
+        if status.waits_for:
+            grid.add_row("waits for", f"rows of {', '.join(status.waits_for)}")
         for name, series in self._series.items():
             total = status.total_loss if name == "loss" else status.total_scores.get(name)
             whole = "" if total is None else f"  {figure(total)} over all rows"
             blocks = sparkline(series, width=max(10, min(60, width - 50))) if len(series) > 1 else ""
             grid.add_row(name, Text.assemble(f"{figure(series[-1]):>9}  ", (blocks, "cyan"), (whole, "dim")))
         grid.add_row("lag", f"{status.lag_rows:,} rows · {seconds(status.lag_s)}")
-        grid.add_row(
-            "freshness", f"newest trained row is {seconds(status.freshness_s)} old" if status.freshness_s is not None else "–"
-        )
+        age = status.freshness_s
+        grid.add_row("freshness", "–" if age is None else f"newest trained row is {seconds(age)} old")
         grid.add_row("members", " · ".join(map(_member, status.members)) or "–")
         at = f", {seconds(time.time() - status.last_checkpoint_at_s)} ago" if status.last_checkpoint else ""
         grid.add_row("checkpoint", f"{status.last_checkpoint or '–'}{at}")
@@ -90,7 +89,7 @@ def plain_line(job: Job) -> str:
     words = [job.state.value, "" if job.state is State.RUNNING else job.message]
     if status.attempt:
         words += [f"step {status.step:,}", f"{status.rows_trained:,} rows", f"{status.rows_per_s:,.0f} rows/s"]
-        words += [f"{name} {figure(value)}" for name, value in _scores(status)]
+        words += [f"{name} {figure(value)}" for name, value in (*_scores(status), *_held_out(status).items())]
         words += [f"lag {status.lag_rows:,} rows", _workers(status), status.last_checkpoint]
     return "  ".join(filter(None, words))
 
@@ -102,37 +101,34 @@ def event_line(event: Happening) -> str:
 
 def jobs_table(jobs: Iterable[Job]) -> Table:
     """A row for each job."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("JOB", "STATE", "STEP", "ROWS", "ROWS/S", "LAG", "LOSS", "AGE", "WHY"):
-        table.add_column(
-            name, justify="right" if name in {"STEP", "ROWS", "ROWS/S", "LAG", "LOSS"} else "left", no_wrap=name != "WHY"
-        )
+    table = _table("JOB", "STATE", "STEP", "ROWS", "ROWS/S", "LAG", "LOSS", "AGE", "WHY")
     for job in jobs:
         status, age = job.status, seconds(time.time() - job.created_at_s)
-        figures = (
-            f"{status.step:,}",
-            f"{status.rows_trained:,}",
-            f"{status.rows_per_s:,.0f}",
-            f"{status.lag_rows:,}",
-            figure(status.loss),
-        )
-        table.add_row(job.job_id, state_text(job), *figures, age, Text(job.message or job.reason))
+        rows = (f"{status.step:,}", f"{status.rows_trained:,}", f"{status.rows_per_s:,.0f}", f"{status.lag_rows:,}")
+        table.add_row(job.job_id, state_text(job), *rows, figure(status.loss), age, Text(job.message or job.reason))
     return table
 
 
 def checkpoints_table(values: Iterable[Mapping[str, Any]]) -> Table:
     """A row for each checkpoint; one that cannot be read says why."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("CHECKPOINT", "STEP", "ROWS", "SIZE", "WRITTEN", "WHAT"):
-        table.add_column(name, justify="right" if name in {"STEP", "ROWS", "SIZE"} else "left", no_wrap=name != "WHAT")
+    table = _table("CHECKPOINT", "STEP", "ROWS", "SIZE", "WRITTEN", "WHAT")
     for value in values:
         if "problem" in value:
             table.add_row(value["name"], "", "", "", "", Text(f"CORRUPT: {value['problem']}", style="bold red"))
             continue
         sound = Text("sound", style="green") if value.get("is_sound") else Text()
-        notes = ["final"] * value["is_final"] + value["notes"]
+        notes = ["final"] * value["is_final"] + ["pinned"] * value["is_pinned"] + value["notes"]
         figures = (f"{value['step']:,}", f"{value['rows_trained']:,}", f"{value['num_bytes'] / 1e6:,.1f} MB")
         table.add_row(value["name"], *figures, when(value["written_at_s"]), sound.append(f" {', '.join(notes)}", style="dim"))
+    return table
+
+
+def _table(*names: str) -> Table:
+    """Headers over columns of figures, on the right, and of words; the last may be wrapped."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in names:
+        is_figure = name in {"STEP", "ROWS", "ROWS/S", "LAG", "LOSS", "SIZE"}
+        table.add_column(name, justify="right" if is_figure else "left", no_wrap=name != names[-1])
     return table
 
 
@@ -177,6 +173,20 @@ def clock(at_s: float) -> str:
 
 def _scores(status: JobStatus) -> Iterable[tuple[str, float]]:
     return [("loss", status.loss), *status.scores.items()] if status.loss is not None else status.scores.items()
+
+
+def _held_out(status: JobStatus) -> dict[str, float]:
+    """Scores of rows that are never trained, as a person is told of them."""
+    loss = {} if status.held_out_loss is None else {"loss": status.held_out_loss}
+    return {f"held-out {name}": value for name, value in {**loss, **status.held_out_scores}.items()}
+
+
+def _not_trained(status: JobStatus) -> Iterable[tuple[str, int]]:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(status.rejects.items()))
+    yield f"rejected ({kinds})", status.rows_rejected
+    yield "filtered", status.rows_filtered
+    yield "duplicate", status.rows_duplicate
+    yield "held out", status.rows_held_out
 
 
 def _group(job: Job) -> str:

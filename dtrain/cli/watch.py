@@ -23,12 +23,7 @@ _LINE_EVERY_S = 1.0
 
 
 class Viewer:
-    """Shows updates: a live screen on a terminal, lines elsewhere, JSON lines for programs.
-
-    Args:
-        form: table or json.
-        out: where.
-    """
+    """Shows updates: a live screen on a terminal, lines elsewhere, JSON lines for programs."""
 
     def __init__(self, form: Form, out: Console) -> None:
         self._form = form

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -26,18 +27,18 @@ _WAITS_S = (0.1, 0.2, 0.4)
 """Between the tries of a call."""
 _LONGEST_WAIT_S = 1.0
 _PATIENCE_S = 60.0
-"""How long a watch that worked once keeps looking for a server that is gone."""
+"""How long a watch keeps looking for a server that is gone."""
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment knows nothing of a loopback address
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 300),  # less than a call's tries take together
     ("grpc.keepalive_time_ms", 20_000),
 )
 
 
 class Client:
-    """Jobs on the dtrain at an address. Use it in a `with` block, or close it.
+    """Jobs on the dtrain at an address. Use it in a `with` block, or close it. A `job` is an id, or a name for the newest of it.
 
     A call that failed because the server was not there is repeated for a moment: each of them changes nothing the second time.
 
@@ -58,11 +59,7 @@ class Client:
 
     @classmethod
     def from_home(cls, home: Path | None = None, *, timeout_s: float = 10.0) -> Self:
-        """A client of the dtrain that was started with this home.
-
-        Args:
-            home: the server's folder; ~/.dtrain by default.
-            timeout_s: of each call.
+        """A client of the dtrain that was started with this home; ~/.dtrain by default.
 
         Raises:
             UnavailableError: none was started with it.
@@ -109,37 +106,30 @@ class Client:
                 return
 
     def watch(self, job: str, *, after: int = 0) -> Iterator[Update]:
-        """The job now and whenever it changes, with each event once, in order; ends after its terminal state.
+        """The job now and whenever it changes, with each event numbered above `after` once, in order; ends after its terminal state.
 
         A lost connection is made again, for up to a minute without an answer.
-
-        Args:
-            job: id or name.
-            after: number of the last event that you have; 0 for all.
         """
-        seen, deadline_s, wait_s = after, 0.0, _WAITS_S[0]
+        seen, deadline_s, wait_s = after, math.inf, _WAITS_S[0]
         job = self.get(job).job_id  # or a newer job of that name would be followed after a reconnect
         while True:
             try:
                 for message in self._stream(self._stub.WatchJob, pb.WatchJobRequest(job=job, after_event=seen)):
-                    deadline_s, wait_s = time.monotonic() + _PATIENCE_S, _WAITS_S[0]
+                    deadline_s, wait_s = math.inf, _WAITS_S[0]
                     update = Update(job_from_message(message.job), tuple(map(event_from_message, message.events)))
                     yield update
                     seen = update.events[-1].number if update.events else seen
                 return
             except UnavailableError:
-                if time.monotonic() >= deadline_s:
+                now_s = time.monotonic()
+                deadline_s = min(deadline_s, now_s + _PATIENCE_S)  # from the first failure on: before it, a job may be quiet
+                if now_s >= deadline_s:
                     raise
                 time.sleep(wait_s)
                 wait_s = min(_LONGEST_WAIT_S, 2 * wait_s)
 
     def wait(self, job: str, *, until: Collection[State], timeout_s: float | None = None) -> Job:
-        """The job, once it is in one of the states, or over.
-
-        Args:
-            job: id or name.
-            until: the states to wait for.
-            timeout_s: None for no end.
+        """The job, once it is in one of the states, or over; without `timeout_s` there is no end of waiting.
 
         Raises:
             UnavailableError: it was not there in time.
@@ -160,14 +150,19 @@ class Client:
         """The job is asked for a last checkpoint and a stop; no error when it was before."""
         return self._job(self._stub.SuspendJob, pb.SuspendJobRequest(job=job))
 
-    def resume(self, job: str, *, accept_code_change: bool = False) -> Job:
+    def resume(self, job: str, *, accept_code_change: bool = False, skip_step: bool = False, allow_gap: bool = False) -> Job:
         """A suspended or blocked job is queued again, to go on where it stopped.
 
-        Args:
-            job: id or name.
-            accept_code_change: go on although the task's code is not the checkpoint's.
+        `accept_code_change`: even if the task's code is not the checkpoint's any more.
+        `skip_step`: without the rows of the step that killed its processes; the log says so.
+        `allow_gap`: from where records are left, if its topic has lost some; the log says so.
         """
-        return self._job(self._stub.ResumeJob, pb.ResumeJobRequest(job=job, accept_code_change=accept_code_change))
+        request = pb.ResumeJobRequest(job=job, accept_code_change=accept_code_change, skip_step=skip_step, allow_gap=allow_gap)
+        return self._job(self._stub.ResumeJob, request)
+
+    def scale(self, job: str, workers: int) -> Job:
+        """So many workers train, as soon as there is room; without a restart. Between `workers.min` and `workers.max`."""
+        return self._job(self._stub.ScaleJob, pb.ScaleJobRequest(job=job, workers=workers))
 
     def cancel(self, job: str) -> Job:
         """The job is ended for good; its checkpoints stay."""
@@ -178,12 +173,9 @@ class Client:
         return self._job(self._stub.CheckpointJob, pb.CheckpointJobRequest(job=job))
 
     def logs(self, job: str, *, tail: int | None = None, follow: bool = False) -> Iterator[LogLine]:
-        """What the job's processes logged, in order of time.
+        """What the job's processes logged, in order of time: all of it or the last `tail` lines.
 
-        Args:
-            job: id or name.
-            tail: only the last so many lines.
-            follow: go on with what is logged from now on, until the job is over.
+        `follow`: and then what is logged from now on, until the job is over.
         """
         if tail == 0 and not follow:
             return

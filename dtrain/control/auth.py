@@ -19,33 +19,23 @@ _WRONG = AuthError("the token is missing or wrong", fix="use the one in the file
 
 
 def token_in(path: Path) -> str:
-    """The token in `path`, which is made with a fresh one, mode 0600, if it does not exist.
+    """The token in `path`, which is made with a fresh one, mode 0600, if it does not exist; one process at a time may do so.
 
     Raises:
         StorageError: the file cannot be read or made, or is empty.
     """
     try:
         if not path.exists():
-            _make(path)
+            scratch = path.with_name(f"{path.name}.{os.getpid()}")
+            scratch.touch(mode=0o600)
+            scratch.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")
+            scratch.replace(path)
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"the token in {path} cannot be read or made: {error}", fix="make its folder writable") from error
     if not token:
         raise StorageError(f"{path} holds no token", fix="remove it, and a new one is made")
     return token
-
-
-def _make(path: Path) -> None:
-    """A token file that is whole from its first moment; whoever makes one at the same time wins."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
-    try:
-        path.hardlink_to(scratch)
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink()
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):

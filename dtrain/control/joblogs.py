@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from dtrain.job.view import LogLine
+from dtrain.logs import printable
 
 _LONGEST_LINE_BYTES = 1 << 20
 _LONGEST_VALUE = 4_096
@@ -73,7 +74,10 @@ def parse(text: str, *, source: str) -> LogLine:
         value = None
     if not isinstance(value, dict):
         return LogLine(timestamp="", source=source, level="", message=text[:_LONGEST_VALUE])
-    texts = {key: (item if isinstance(item, str) else json.dumps(item))[:_LONGEST_VALUE] for key, item in value.items()}
+    texts = {
+        printable(key): printable(item if isinstance(item, str) else json.dumps(item))[:_LONGEST_VALUE]
+        for key, item in value.items()
+    }
     timestamp, level, message = (texts.pop(key, "") for key in ("timestamp", "level", "event"))
     fields = dict(islice(texts.items(), _MOST_FIELDS))
     return LogLine(timestamp=timestamp, source=source, level=level, message=message, fields=fields)

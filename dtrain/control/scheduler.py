@@ -13,16 +13,19 @@ from threading import Event as Flag
 from threading import Thread
 
 from dtrain.clock import Clock
-from dtrain.errors import DtrainError, UnavailableError
+from dtrain.errors import DtrainError, SpecError, UnavailableError
 from dtrain.job.lifecycle import Event, State
 from dtrain.job.protocols import JobRecord, JobStore, Launcher, Resources
+from dtrain.job.status import Observation
 from dtrain.logs import logger
 from dtrain.policy.admission import Waiting, admit
 from dtrain.policy.failure import backoff_s
-from dtrain.policy.supervision import WORKING, Judgement, judge, moved, said
+from dtrain.policy.supervision import Judgement, judge, moved, said
 from dtrain.spec.job import JobSpec
 
 INTERVAL_S = 0.25
+LONGEST_SILENCE_S = 60.0
+"""Of a coordinator that has spoken once: its trainers wait no longer for a word of it, either."""
 _log = logger(role="scheduler")
 
 
@@ -35,6 +38,9 @@ class _Seat:
     due_s: float = 0.0
     """Monotonic time of the launch."""
     num_refusals: int = 0
+    has_spoken: bool = False
+    silent_s: float | None = None
+    """Monotonic time since which it answers nothing, though it has spoken; None as long as it does."""
 
 
 class Scheduler:
@@ -98,7 +104,7 @@ class Scheduler:
             self._waker.wait(INTERVAL_S)
             self._waker.clear()
 
-    def _guarded(self, record: JobRecord, care: Callable[[JobRecord], None]) -> None:
+    def _guarded(self, record: JobRecord, care: Callable[[JobRecord], object]) -> None:
         """`care` is taken of a job; trouble with it is this job's alone, and is told to its user."""
         try:
             care(record)
@@ -112,15 +118,28 @@ class Scheduler:
         seat = self._seats.get(record.job_id)
         is_ours = seat is not None and seat.incarnation == record.incarnation
         is_launched = is_ours and seat is not None and seat.is_launched
-        waits_for_launch = is_ours and not is_launched and record.state in WORKING
+        waits_for_launch = is_ours and not is_launched and record.state.is_working
         kept: JobRecord | None = record
         if record.state.holds_resources and not waits_for_launch:
             seen = self._launcher.observe(record.job_id, record.incarnation, cursor=record.cursor)
             if seen.is_alive:
-                self._seats[record.job_id] = _Seat(record.incarnation, is_launched=True)
+                seen = self._heard(record, seen, seat if is_ours and seat else _Seat(record.incarnation))
             kept = self._keep(record, judge(record, seen, is_known=is_launched, now_s=self._clock.wall_s()))
         if kept is not None:
             self._act(kept)
+
+    def _heard(self, record: JobRecord, seen: Observation, seat: _Seat) -> Observation:
+        """`seen` by a process that exists; not alive where it has been silent for too long behind its first word: stopped, or stuck.
+
+        Should it wake, the checkpoint store's fences keep it from doing anything. One whose happenings are kept has spoken, be it to
+        a control plane before this one.
+        """
+        now_s = self._clock.monotonic_s()
+        has_spoken = seat.has_spoken or seen.status is not None or record.cursor > 0
+        is_silent = has_spoken and seen.status is None
+        silent_s = (now_s if seat.silent_s is None else seat.silent_s) if is_silent else None
+        self._seats[record.job_id] = _Seat(record.incarnation, is_launched=True, has_spoken=has_spoken, silent_s=silent_s)
+        return replace(seen, is_alive=silent_s is None or now_s - silent_s <= LONGEST_SILENCE_S)
 
     def _keep(self, old: JobRecord, told: Judgement) -> JobRecord | None:
         """`told` is recorded; None when somebody else changed the job first, and the next cycle shall look again."""
@@ -137,8 +156,10 @@ class Scheduler:
         return kept
 
     def _act(self, record: JobRecord) -> None:
-        if record.state in WORKING:
+        if record.state.is_working:
             self._launch(record)
+            if record.workers and self._seats[record.job_id].is_launched:
+                self._launcher.scale(record.job_id, record.incarnation, record.workers)
         elif record.state is State.SUSPENDING:
             self._launcher.stop(record.job_id, record.incarnation)
         elif record.has_actors and not record.state.holds_resources:
@@ -171,13 +192,23 @@ class Scheduler:
             for record in queued.values():
                 self._say(record, f"waits for the cluster: {error.reason}")
             return
-        taken = _sum([_need(record.spec_json) for record in records if record.has_actors])
-        waiting = [Waiting(job_id, _need(record.spec_json)) for job_id, record in queued.items()]
+        taken = _sum([_taken(record.spec_json) for record in records if record.has_actors])
+        waiting = [Waiting(job_id, need) for job_id, record in queued.items() if (need := self._need_of(record)) is not None]
         admission = admit(waiting, capacity=capacity, taken=taken)
         for job_id in admission.admitted:
             self._guarded(queued[job_id], self._start)
         for job_id, why in admission.pending.items():
             self._say(queued[job_id], why)
+
+    def _need_of(self, record: JobRecord) -> Resources | None:
+        """What a queued job needs to start; None for one that never can, which has failed by then: the others do not wait for it."""
+        try:
+            return _need(record.spec_json)
+        except SpecError as error:
+            why, now_s = f"this dtrain does not take the job any more: {error}", self._clock.wall_s()
+            failed = moved(record, Event.FAILED, now_s=now_s, reason="CANNOT_START", message=why)
+            self._guarded(record, lambda old: self._keep(old, failed))
+            return None
 
     def _start(self, record: JobRecord) -> None:
         fresh = replace(record, incarnation=record.incarnation + 1, has_actors=True, failures=0, cursor=0)
@@ -204,6 +235,14 @@ def _need(spec_json: str) -> Resources:
     """What a job needs to start: its fewest workers. Coordinator and readers are small and count as nothing."""
     workers = JobSpec.from_json(spec_json).workers
     return Resources(cpus=workers.min * workers.cpus, gpus=workers.min * workers.gpus)
+
+
+def _taken(spec_json: str) -> Resources:
+    """What a job has taken. One that this dtrain would not take any more counts as nothing: its room is reserved in the cluster."""
+    try:
+        return _need(spec_json)
+    except SpecError:
+        return Resources()
 
 
 def _sum(parts: Sequence[Resources]) -> Resources:

@@ -6,11 +6,11 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,12 +22,12 @@ from dtrain.control.auth import TokenInterceptor, token_in
 from dtrain.control.scheduler import Scheduler
 from dtrain.control.service import MAX_REQUEST_BYTES, Border, JobService
 from dtrain.control.store import SqlJobStore
-from dtrain.errors import InputError, StorageError, UnavailableError
+from dtrain.errors import StorageError, UnavailableError
 from dtrain.job.lifecycle import State
 from dtrain.job.protocols import Launcher
 from dtrain.job.view import ServerInfo
 from dtrain.metrics.control import ControlMetrics
-from dtrain.rpc.connection import Connection
+from dtrain.rpc.connection import Connection, host_and_port
 from dtrain.rpc.v1 import job_service_pb2, job_service_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:7400"
@@ -58,106 +58,81 @@ class Settings:
     metrics_address: str = "127.0.0.1:0"
 
 
-def serve(settings: Settings, launcher: Launcher, *, on_ready: Callable[[Connection], None] | None = None) -> None:
+async def serve(settings: Settings, launcher: Launcher, *, on_ready: Callable[[Connection], None] | None = None) -> None:
     """Serves until SIGTERM or SIGINT, then ends in good order: calls are answered, the cycle is finished. Jobs train on.
 
-    Args:
-        settings: where.
-        launcher: what makes jobs run.
-        on_ready: called once, when calls are answered and connection.json is written.
+    `on_ready` is called once, when calls are answered and connection.json is written.
 
     Raises:
         UnavailableError: a port is taken, or another control plane has this home.
         StorageError: the home cannot be written.
         CorruptError: the job store is damaged; nothing was changed.
     """
-    asyncio.run(_serve(settings, launcher, on_ready))
-
-
-async def _serve(settings: Settings, launcher: Launcher, on_ready: Callable[[Connection], None] | None) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    server = ControlPlane(settings, launcher)
-    try:
-        connection = await server.start()
+    async with control_plane(settings, launcher) as connection:
         if on_ready is not None:
             on_ready(connection)
         await stopped.wait()
-    finally:
-        await server.stop()
 
 
-class ControlPlane:
-    """All parts of a control plane in this process. `start` makes them, `stop` ends those that were made."""
+@asynccontextmanager
+async def control_plane(settings: Settings, launcher: Launcher) -> AsyncIterator[Connection]:
+    """Within the block calls are answered and jobs looked after; behind it nothing of that is left, and jobs train on.
 
-    def __init__(self, settings: Settings, launcher: Launcher) -> None:
-        self._settings = settings
-        self._launcher = launcher
-        self._stopping = asyncio.Event()
-        self._undo: list[Callable[[], Any]] = []
-        self._server: grpc.aio.Server | None = None
-
-    async def start(self) -> Connection:
-        """Calls are answered from now on, and jobs looked after. Raises as `serve`."""
-        home, clock = self._settings.home, SystemClock()
-        _take(home, self._undo)
+    Raises as `serve`.
+    """
+    home, clock, stopping = settings.home, SystemClock(), asyncio.Event()
+    async with AsyncExitStack() as parts:
+        parts.enter_context(_taken(home))
         token = token_in(home / "token")
-        store = SqlJobStore.open(home / "jobs.db")
-        self._undo.append(store.close)
+        store = parts.enter_context(closing(SqlJobStore.open(home / "jobs.db")))
         metrics = ControlMetrics(
             version=__version__, states=[s for s in State if not s.is_terminal], jobs=lambda: _seen(scheduler)
         )
-        scheduler = Scheduler(store, self._launcher, clock=clock, on_cycle=metrics.observe_cycle)
-        host, port = _host_and_port(self._settings.metrics_address)
+        scheduler = Scheduler(store, launcher, clock=clock, on_cycle=metrics.observe_cycle)
+        parts.callback(scheduler.stop)
+        host, port = host_and_port(settings.metrics_address)
         metrics_address = f"{host}:{metrics.serve(host=host, port=port)}"
-        self._undo.append(metrics.close)
-        threads = ThreadPoolExecutor(8, thread_name_prefix="api")
-        self._undo.append(threads.shutdown)
+        parts.callback(metrics.close)
         service = JobService(
             store,
-            self._launcher,
-            border=Border(metrics.count_rpc, self._stopping),
-            threads=threads,
-            logs_dir=self._settings.logs_dir,
+            launcher,
+            border=Border(metrics.count_rpc, stopping),
+            threads=parts.enter_context(ThreadPoolExecutor(8, thread_name_prefix="api")),
+            logs_dir=settings.logs_dir,
             clock=clock,
             info=ServerInfo(version=__version__, started_at_s=clock.wall_s(), metrics_address=metrics_address),
             on_change=scheduler.wake,
         )
         auth = TokenInterceptor(token, on_refusal=lambda: metrics.count_rpc("any", "UNAUTHENTICATED"))
-        address = await self._listen(service, auth)
+        server = grpc.aio.server(interceptors=[auth], options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
+        parts.push_async_callback(server.stop, _GRACE_S)
+        parts.callback(stopping.set)  # streams end by it, so that the server need not wait for them
+        address = await _listen(server, service, settings.address)
         scheduler.start()
-        self._undo.append(scheduler.stop)
         connection = Connection(address, str(home / "token"), metrics_address=metrics_address, pid=os.getpid())
         connection.save(home)
-        return connection
+        yield connection
 
-    async def stop(self) -> None:
-        """Nothing of this control plane is left; jobs train on."""
-        self._stopping.set()  # streams end by it, so that the server need not wait for them
-        if self._server is not None:
-            await self._server.stop(_GRACE_S)
-        while self._undo:
-            await asyncio.to_thread(self._undo.pop())
 
-    async def _listen(self, service: JobService, auth: TokenInterceptor) -> str:
-        host, port = _host_and_port(self._settings.address)
-        self._server = grpc.aio.server(interceptors=[auth], options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
-        checks = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
-        reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        try:
-            port = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
-            raise UnavailableError(
-                f"the address {host}:{port} is taken or not ours",
-                fix="stop what listens there, or choose another with --address",
-            ) from error
-        await self._server.start()
-        for name in ("", _SERVICE):
-            await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return f"{host}:{port}"
+async def _listen(server: grpc.aio.Server, service: JobService, address: str) -> str:
+    """`server` answers calls of `service`, of health and of reflection; returns where."""
+    host, port = host_and_port(address)
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        fix = "stop what listens there, or choose another with --address"
+        raise UnavailableError(f"the address {host}:{port} is taken or not ours", fix=fix) from error
+    await server.start()
+    for name in ("", _SERVICE):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return f"{host}:{port}"
 
 
 def _seen(scheduler: Scheduler) -> list[tuple[str, str, int]]:
@@ -169,24 +144,18 @@ def _seen(scheduler: Scheduler) -> list[tuple[str, str, int]]:
     ]
 
 
-def _take(home: Path, undo: list[Callable[[], Any]]) -> None:
-    """`home` exists, and belongs to this process until it ends, however it ends."""
+@contextmanager
+def _taken(home: Path) -> Iterator[None]:
+    """`home` exists, and belongs to this process until the block or the process ends."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (home / "lock").open("w")
     except OSError as error:
-        raise StorageError(
-            f"{home} cannot be written: {error.strerror}", fix="make it writable, or use another home"
-        ) from error
-    undo.append(lock.close)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise UnavailableError(f"another dtrain runs with the home {home}", fix="stop it with: dtrain down") from error
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise InputError(f"{address!r} is not host:port", fix=f"write for example {DEFAULT_ADDRESS}")
-    return host, int(port)
+        fix = "make it writable, or use another home"
+        raise StorageError(f"{home} cannot be written: {error.strerror}", fix=fix) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UnavailableError(f"another dtrain runs with the home {home}", fix="stop it with: dtrain down") from error
+        yield

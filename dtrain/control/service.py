@@ -6,22 +6,21 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import grpc
-from pydantic import ValidationError
 
 from dtrain.clock import Clock
 from dtrain.control.joblogs import JobLogs
-from dtrain.control.wishes import wish
-from dtrain.errors import DtrainError, InputError, InternalError, SpecError, StateError, UnavailableError
+from dtrain.control.wishes import wish, wish_workers
+from dtrain.errors import DtrainError, InputError, InternalError, StateError, UnavailableError
 from dtrain.job.ids import check_label, new_job_id
 from dtrain.job.lifecycle import Event, State
-from dtrain.job.protocols import JobRecord, JobStore, Launcher, StoredEvent
-from dtrain.job.status import Happening
+from dtrain.job.protocols import JobRecord, JobStore, Launcher
+from dtrain.job.status import Happening, StoredEvent
 from dtrain.job.view import ServerInfo
 from dtrain.logs import logger
 from dtrain.rpc.convert import event_to_message, job_to_message, line_to_message, state_from_message
@@ -57,9 +56,8 @@ class Border:
         """The call ends with `error`; a client never sees a traceback."""
         if not isinstance(error, DtrainError):
             _log.error("a call met a bug", method=method, exc_info=error)
-            error = InternalError(
-                f"{method} met a bug: {type(error).__name__}", fix="the control plane's log has more; please report it"
-            )
+            fix = "the control plane's log has more; please report it"
+            error = InternalError(f"{method} met a bug: {type(error).__name__}", fix=fix)
         self.on_call(method, error.code)
         await abort(context, error)
 
@@ -98,58 +96,39 @@ def _stream(handler: Callable[[Any, Request], AsyncIterator[T]]) -> Callable[[An
     return answer
 
 
+@dataclass(eq=False)
 class JobService(job_service_pb2_grpc.JobServiceServicer):
-    """`dtrain.v1.JobService` over a store. Wishes are recorded; the scheduler, woken by `on_change`, fulfils them.
+    """`dtrain.v1.JobService` over a store. Wishes are recorded; the scheduler, woken by `on_change`, fulfils them."""
 
-    Args:
-        store: where jobs are kept.
-        launcher: asked for checkpoints only.
-        border: between the handlers and the wire.
-        threads: where every blocking call runs.
-        logs_dir: one folder a job inside it.
-        clock: for dates.
-        info: what GetServerInfo answers.
-        on_change: called after a wish is recorded.
-    """
-
-    def __init__(
-        self,
-        store: JobStore,
-        launcher: Launcher,
-        *,
-        border: Border,
-        threads: ThreadPoolExecutor,
-        logs_dir: Path,
-        clock: Clock,
-        info: ServerInfo,
-        on_change: Callable[[], None],
-    ) -> None:
-        self.border = border
-        self._store = store
-        self._launcher = launcher
-        self._threads = threads
-        self._logs_dir = logs_dir
-        self._clock = clock
-        self._info = info
-        self._on_change = on_change
+    store: JobStore
+    launcher: Launcher
+    """Asked for checkpoints only."""
+    border: Border
+    threads: ThreadPoolExecutor
+    """Where every blocking call runs."""
+    logs_dir: Path
+    """One folder a job inside it."""
+    clock: Clock
+    info: ServerInfo
+    on_change: Callable[[], None]
 
     @_unary
     async def CreateJob(self, request: pb.CreateJobRequest) -> pb.CreateJobResponse:  # noqa: N802 the wire's name
         """See the proto."""
-        spec = _spec(request.spec_json)
+        spec = await self._call(_spec, request.spec_json)
         request_id = _request_id(request.request_id)
-        now_s = self._clock.wall_s()
+        now_s = self.clock.wall_s()
         record = JobRecord(
-            job_id=new_job_id(spec.name),
-            name=spec.name,
+            new_job_id(spec.name),
+            spec.name,
             spec_json=spec.to_json(),
             request_id=request_id,
             created_at_s=now_s,
             updated_at_s=now_s,
         )
         told = Happening(at_s=now_s, kind="state", message=State.QUEUED.value)
-        kept = await self._call(self._store.create, record, (told,))
-        self._on_change()
+        kept = await self._call(self.store.create, record, (told,))
+        self.on_change()
         return pb.CreateJobResponse(job=job_to_message(kept))
 
     @_unary
@@ -167,7 +146,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         state = state_from_message(request.state)
         if request.state and state is None:
             raise InputError(f"there is no state {request.state}", fix="use one of JobState")
-        records = await self._call(functools.partial(self._store.page, after=after, limit=limit, state=state))
+        records = await self._call(self.store.page, after=after, limit=limit, state=state)
         jobs = _bounded([job_to_message(record) for record in records])
         is_last = len(records) < limit and len(jobs) == len(records)
         return pb.ListJobsResponse(jobs=jobs, next_page_token="" if is_last else jobs[-1].job_id)
@@ -196,7 +175,15 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     @_unary
     async def ResumeJob(self, request: pb.ResumeJobRequest) -> pb.ResumeJobResponse:  # noqa: N802
         """See the proto."""
-        return pb.ResumeJobResponse(job=await self._wish(request.job, Event.RESUME, request.accept_code_change))
+        return pb.ResumeJobResponse(
+            job=await self._wish(
+                request.job,
+                Event.RESUME,
+                accept_code_change=request.accept_code_change,
+                skip_step=request.skip_step,
+                allow_gap=request.allow_gap,
+            )
+        )
 
     @_unary
     async def CancelJob(self, request: pb.CancelJobRequest) -> pb.CancelJobResponse:  # noqa: N802
@@ -209,8 +196,16 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         record = await self._get(request.job)
         if record.state is not State.RUNNING:
             raise StateError(f"cannot checkpoint a job that is {record.state.value}", fix="possible when it is RUNNING")
-        await self._call(self._launcher.checkpoint, record.job_id, record.incarnation)
+        await self._call(self.launcher.checkpoint, record.job_id, record.incarnation)
         return pb.CheckpointJobResponse(job=job_to_message(record))
+
+    @_unary
+    async def ScaleJob(self, request: pb.ScaleJobRequest) -> pb.ScaleJobResponse:  # noqa: N802
+        """See the proto."""
+        job, now_s = check_label(request.job, "job"), self.clock.wall_s()
+        record = await self._call(wish_workers, self.store, job, request.workers, now_s=now_s)
+        self.on_change()
+        return pb.ScaleJobResponse(job=job_to_message(record))
 
     @_stream
     async def StreamLogs(self, request: pb.StreamLogsRequest) -> AsyncIterator[pb.StreamLogsResponse]:  # noqa: N802
@@ -218,7 +213,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         if request.tail < 0:
             raise InputError(f"tail {request.tail} is negative", fix="use 0 for all lines")
         record = await self._get(request.job)
-        logs = JobLogs(self._logs_dir / check_label(record.job_id, "job id"), tail=request.tail)
+        logs = JobLogs(self.logs_dir / check_label(record.job_id, "job id"), tail=request.tail)
         is_over = not request.follow
         while True:
             lines = await self._call(logs.take, _LINES_AT_ONCE)
@@ -233,39 +228,31 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     @_unary
     async def GetServerInfo(self, request: pb.GetServerInfoRequest) -> pb.GetServerInfoResponse:  # noqa: ARG002, N802
         """See the proto."""
-        info = self._info
-        return pb.GetServerInfoResponse(
-            version=info.version, started_at_s=info.started_at_s, metrics_address=info.metrics_address
-        )
+        return pb.GetServerInfoResponse(**asdict(self.info))
 
-    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+    async def _call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """What the blocking `function` answers; the event loop is free meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+        ask = functools.partial(function, *args, **options)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, ask)
 
     async def _get(self, job: str) -> JobRecord:
-        return await self._call(self._store.get, check_label(job, "job"))
+        return await self._call(self.store.get, check_label(job, "job"))
 
-    async def _wish(self, job: str, event: Event, accept_code_change: bool = False) -> job_pb2.Job:
+    async def _wish(self, job: str, event: Event, **allowed: bool) -> job_pb2.Job:
         check_label(job, "job")
-        now_s = self._clock.wall_s()
-        ask = functools.partial(wish, self._store, job, event, now_s=now_s, accept_code_change=accept_code_change)
-        record = await self._call(ask)
-        self._on_change()
+        record = await self._call(wish, self.store, job, event, now_s=self.clock.wall_s(), **allowed)
+        self.on_change()
         return job_to_message(record)
 
     def _since(self, job_id: str, after: int) -> tuple[JobRecord, Sequence[StoredEvent]]:
         """The record first: events that belong to its state are there by then."""
-        return self._store.get(job_id), self._store.events(job_id, after=after, limit=_EVENTS_AT_ONCE)
+        return self.store.get(job_id), self.store.events(job_id, after=after, limit=_EVENTS_AT_ONCE)
 
 
 def _spec(text: str) -> JobSpec:
     if len(text) > MAX_SPEC_BYTES:
         raise InputError(f"the spec has {len(text):,} characters", fix=f"use at most {MAX_SPEC_BYTES:,}")
-    try:
-        return JobSpec.from_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise SpecError(first["msg"], path=".".join(str(part) for part in first["loc"])) from error
+    return JobSpec.from_json(text)
 
 
 def _request_id(text: str) -> str:

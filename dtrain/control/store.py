@@ -15,10 +15,11 @@ import sqlalchemy as sa
 
 from dtrain.errors import ConflictError, CorruptError, DtrainError, InternalError, NotFoundError, StorageError, UnavailableError
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import JobRecord, StoredEvent
-from dtrain.job.status import Happening, JobStatus
+from dtrain.job.protocols import JobRecord
+from dtrain.job.status import Happening, JobStatus, StoredEvent
+from dtrain.logs import printable
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 3
 _TABLES = sa.MetaData()
 _JOBS = sa.Table(
     "jobs",
@@ -36,6 +37,9 @@ _JOBS = sa.Table(
     sa.Column("furthest_plan", sa.Integer, nullable=False),
     sa.Column("cursor", sa.Integer, nullable=False),
     sa.Column("accept_code_change", sa.Boolean, nullable=False),
+    sa.Column("skip_step", sa.Boolean, nullable=False),
+    sa.Column("allow_gap", sa.Boolean, nullable=False),
+    sa.Column("workers", sa.Integer, nullable=False),
     sa.Column("request_id", sa.String, unique=True, nullable=False),
     sa.Column("created_at_s", sa.Float, nullable=False),
     sa.Column("updated_at_s", sa.Float, nullable=False),
@@ -52,6 +56,8 @@ _EVENTS = sa.Table(
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("message", sa.Text, nullable=False),
 )
+_LATER = ("skip_step", "workers", "allow_gap")
+"""Columns that jobs of earlier versions lack; all of them begin at 0."""
 _TERMINAL = [state.value for state in State if state.is_terminal]
 
 
@@ -82,6 +88,7 @@ class SqlJobStore:
         with _mapped(path):
             store._check(path)
             with engine.begin() as db:
+                _upgrade(db)
                 _TABLES.create_all(db)
                 db.exec_driver_sql(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         return store
@@ -100,7 +107,7 @@ class SqlJobStore:
                 return _record(row)
             if db.execute(sa.select(_JOBS.c.job_id).where(_JOBS.c.job_id == record.job_id)).first():
                 raise UnavailableError(f"the job id {record.job_id} is taken", fix="submit again")
-            new = replace(record, version=1)
+            new = _storable(replace(record, version=1))
             db.execute(sa.insert(_JOBS).values(_columns(new)))
             _append(db, new.job_id, happenings)
         return new
@@ -130,7 +137,7 @@ class SqlJobStore:
 
     def swap(self, old: JobRecord, new: JobRecord, happenings: Sequence[Happening] = ()) -> JobRecord | None:
         """See `JobStore.swap`."""
-        kept = replace(new, version=old.version + 1)
+        kept = _storable(replace(new, version=old.version + 1))
         is_old = (_JOBS.c.job_id == old.job_id) & (_JOBS.c.version == old.version)
         with self._write() as db:
             if db.execute(sa.update(_JOBS).where(is_old).values(_columns(kept))).rowcount == 0:
@@ -182,6 +189,19 @@ def _begin(db: sa.Connection) -> None:
     db.exec_driver_sql("BEGIN" if db.get_execution_options().get("is_read") else "BEGIN IMMEDIATE")
 
 
+def _upgrade(db: sa.Connection) -> None:
+    """The table of an earlier version has the columns of this one. By what is there, not by its number: some say 3 and lack them."""
+    there = {row.name for row in db.exec_driver_sql("PRAGMA table_info(jobs)")}
+    for name in _LATER:
+        if there and name not in there:
+            db.exec_driver_sql(f"ALTER TABLE jobs ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
+
+
+def _storable(record: JobRecord) -> JobRecord:
+    """`record` with words that a database takes: a task may raise an error with any text at all."""
+    return replace(record, reason=printable(record.reason), message=printable(record.message))
+
+
 def _columns(record: JobRecord) -> dict[str, Any]:
     return {**asdict(record), "state": record.state.value, "status": json.dumps(record.status.to_dict())}
 
@@ -198,7 +218,10 @@ def _record(row: sa.Row[Any]) -> JobRecord:
 def _append(db: sa.Connection, job_id: str, happenings: Sequence[Happening]) -> None:
     if happenings:
         last = db.execute(sa.select(sa.func.max(_EVENTS.c.number)).where(_EVENTS.c.job_id == job_id)).scalar() or 0
-        rows = [{"job_id": job_id, "number": last + i, **asdict(told)} for i, told in enumerate(happenings, 1)]
+        rows = [
+            {"job_id": job_id, "number": last + i, **asdict(told), "message": printable(told.message)}
+            for i, told in enumerate(happenings, 1)
+        ]
         db.execute(sa.insert(_EVENTS), rows)
 
 

@@ -2,38 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from dtrain.errors import UnavailableError
+from dtrain.errors import InputError, StateError, UnavailableError
 from dtrain.job.lifecycle import Event, next_state
 from dtrain.job.protocols import JobRecord, JobStore
-from dtrain.policy.supervision import moved
+from dtrain.job.status import Happening
+from dtrain.policy.supervision import Judgement, moved
+from dtrain.spec.job import JobSpec
 
 _TRIES = 20
 
 
-def wish(store: JobStore, job: str, event: Event, *, now_s: float, accept_code_change: bool = False) -> JobRecord:
+def wish(
+    store: JobStore,
+    job: str,
+    event: Event,
+    *,
+    now_s: float,
+    accept_code_change: bool = False,
+    skip_step: bool = False,
+    allow_gap: bool = False,
+) -> JobRecord:
     """The job, with the user's wish kept durably; unchanged if the wish is fulfilled already.
-
-    Args:
-        store: where the job is kept.
-        job: its id or name.
-        event: SUSPEND, RESUME or CANCEL.
-        now_s: wall time.
-        accept_code_change: of a RESUME: go on although the code is not the checkpoint's.
 
     Raises:
         NotFoundError: there is no such job.
-        StateError: not possible in the job's state.
+        StateError: not possible in the job's state; or something is allowed to a start that has been made already.
         UnavailableError: the job changed all the time.
     """
+    allowances = {"accept_code_change": accept_code_change, "skip_step": skip_step, "allow_gap": allow_gap}
+
+    def change(record: JobRecord) -> Judgement:
+        if next_state(record.state, event) is record.state:
+            lost = [name for name, is_given in allowances.items() if is_given and not getattr(record, name)]
+            if lost:
+                raise StateError(
+                    f"the job is {record.state.value} already: --{lost[0].replace('_', '-')} is for its next start",
+                    fix="suspend it, and resume it with that",
+                )
+            return Judgement(record)
+        told = moved(record, event, now_s=now_s, message="asked for by its user")
+        if event is not Event.RESUME:
+            return told
+        allowed = replace(told.record, accept_code_change=accept_code_change, skip_step=skip_step, allow_gap=allow_gap)
+        return Judgement(allowed, told.happenings)
+
+    return _change(store, job, change)
+
+
+def wish_workers(store: JobStore, job: str, workers: int, *, now_s: float) -> JobRecord:
+    """The job, with the number of workers that its user wants, kept durably.
+
+    Raises:
+        NotFoundError: there is no such job.
+        InputError: its spec does not allow so many, or so few.
+        StateError: it is over.
+        UnavailableError: the job changed all the time.
+    """
+
+    def change(record: JobRecord) -> Judgement:
+        allowed = JobSpec.from_json(record.spec_json).workers
+        if not allowed.min <= workers <= allowed.max:
+            raise InputError(
+                f"{workers} workers are not between `workers.min` ({allowed.min}) and `workers.max` ({allowed.max})",
+                fix="choose a number between them",
+            )
+        if record.state.is_terminal:
+            raise StateError(f"cannot scale a job that is {record.state.value}", fix="it is over; submit it again")
+        if record.workers == workers:
+            return Judgement(record)
+        happening = Happening(now_s, "scale", f"{workers} workers, asked for by its user")
+        return Judgement(replace(record, workers=workers, updated_at_s=now_s), (happening,))
+
+    return _change(store, job, change)
+
+
+def _change(store: JobStore, job: str, change: Callable[[JobRecord], Judgement]) -> JobRecord:
     for _ in range(_TRIES):
         record = store.get(job)
-        if next_state(record.state, event) is record.state:
-            return record
-        told = moved(record, event, now_s=now_s, message="asked for by its user")
-        accepts = accept_code_change if event is Event.RESUME else record.accept_code_change
-        kept = store.swap(record, replace(told.record, accept_code_change=accepts), told.happenings)
+        told = change(record)
+        kept = record if told.record is record else store.swap(record, told.record, told.happenings)
         if kept is not None:
             return kept
     raise UnavailableError(f"the job {job!r} changes too fast", fix="try again")

@@ -33,9 +33,14 @@ class State(StrEnum):
         return self in {State.SUCCEEDED, State.FAILED, State.CANCELLED}
 
     @property
+    def is_working(self) -> bool:
+        """The job should have a coordinator that trains."""
+        return self in _WORKING
+
+    @property
     def holds_resources(self) -> bool:
         """A coordinator and its actors exist, or are being made or unmade."""
-        return self in _HOLDING
+        return self.is_working or self in {State.SUSPENDING, State.CANCELLING}
 
 
 class Event(StrEnum):
@@ -44,7 +49,6 @@ class Event(StrEnum):
     ADMITTED = "admitted"
     STARTED = "started"
     LOST = "lost"
-    RECOVERED = "recovered"
     BLOCKED = "blocked"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -54,15 +58,14 @@ class Event(StrEnum):
     CANCEL = "cancel"
 
 
-_HOLDING = frozenset({State.STARTING, State.RUNNING, State.RECOVERING, State.SUSPENDING, State.CANCELLING})
 _WORKING = (State.STARTING, State.RUNNING, State.RECOVERING)
 
 TABLE: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.ADMITTED): State.STARTING,
+    (State.QUEUED, Event.FAILED): State.FAILED,
     (State.QUEUED, Event.SUSPEND): State.SUSPENDED,
     (State.QUEUED, Event.CANCEL): State.CANCELLED,
     **{(state, Event.STARTED): State.RUNNING for state in _WORKING},
-    **{(state, Event.RECOVERED): State.RUNNING for state in _WORKING},
     **{(state, Event.LOST): State.RECOVERING for state in _WORKING},
     **{(state, Event.BLOCKED): State.BLOCKED for state in _WORKING},
     **{(state, Event.SUCCEEDED): State.SUCCEEDED for state in _WORKING},

@@ -8,8 +8,8 @@ from threading import Lock
 
 from dtrain.errors import ConflictError, NotFoundError, UnavailableError
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import JobRecord, Resources, StoredEvent
-from dtrain.job.status import Happening, JobStatus, Observation, Outcome
+from dtrain.job.protocols import JobRecord, Resources
+from dtrain.job.status import Happening, JobStatus, Observation, Outcome, StoredEvent
 
 
 class MemoryJobStore:
@@ -77,6 +77,7 @@ class _Coordinator:
     incarnation: int
     is_alive: bool = True
     is_stopping: bool = False
+    workers: int = 0
     phase: str = "starting"
     outcome: Outcome = Outcome.NONE
     reason: str = ""
@@ -134,6 +135,13 @@ class MemoryLauncher:
                 happenings=tuple(found.happenings[cursor:]),
                 cursor=len(found.happenings),
             )
+
+    def scale(self, job_id: str, incarnation: int, workers: int) -> None:
+        """See `Launcher.scale`."""
+        with self._lock:
+            found = self._find(job_id, incarnation)
+            if found is not None:
+                found.workers = workers
 
     def stop(self, job_id: str, incarnation: int) -> None:
         """See `Launcher.stop`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from dtrain.job.lifecycle import State
-from dtrain.job.status import Happening, JobStatus, Observation
+from dtrain.job.status import Happening, Observation, StoredEvent
+from dtrain.job.view import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +24,9 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobRecord(Job):
     """A job as it is kept. `version` grows with every change: writers compare and swap on it."""
 
-    job_id: str
-    name: str
-    spec_json: str
-    """The validated spec as canonical JSON."""
-    state: State = State.QUEUED
-    reason: str = ""
-    """A word in capitals for BLOCKED and FAILED, as DATA_LOSS."""
-    message: str = ""
-    """One sentence that a person can act on."""
-    incarnation: int = 0
-    """Of the coordinator that was last launched, or is about to be; recorded before acting."""
     has_actors: bool = False
     """Processes of the job may exist and its resources are taken: true from before the launch until after the removal."""
     failures: int = 0
@@ -46,21 +36,16 @@ class JobRecord:
     cursor: int = 0
     """How far this incarnation's happenings are kept."""
     accept_code_change: bool = False
-    """The user allowed the next start to go on with other code than the checkpoint's."""
+    """The user allowed the next start to go on with other code than the checkpoint's. This and the two below are spent as soon as what
+    they allowed is kept beside the checkpoints: `policy/supervision.py`."""
+    skip_step: bool = False
+    """The user allowed the next start to leave out the step that killed its processes."""
+    allow_gap: bool = False
+    """The user allowed the next start to pass over what its topic has lost."""
+    workers: int = 0
+    """How many its user wants to train now; 0 for as many as the spec allows."""
     request_id: str = ""
-    created_at_s: float = 0.0
-    updated_at_s: float = 0.0
-    """When state, reason or message last changed."""
     version: int = 0
-    status: JobStatus = field(default_factory=JobStatus)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """A line of a job's history, numbered from 1 within the job, without gaps."""
-
-    number: int
-    happening: Happening
 
 
 class JobStore(Protocol):
@@ -137,6 +122,10 @@ class Launcher(Protocol):
 
     def checkpoint(self, job_id: str, incarnation: int) -> None:
         """Ask for a checkpoint at the next control step."""
+        ...
+
+    def scale(self, job_id: str, incarnation: int, workers: int) -> None:
+        """So many workers train as soon as there is room; the same again changes nothing."""
         ...
 
     def remove(self, job_id: str) -> None:

@@ -48,6 +48,16 @@ class JobStatus:
     step: int = 0
     rows_trained: int = 0
     rows_rejected: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)
+    """The rejected rows by kind of reason."""
+    rows_skipped: int = 0
+    rows_filtered: int = 0
+    rows_duplicate: int = 0
+    rows_held_out: int = 0
+    offsets_skipped: int = 0
+    """Passed over because their records were lost, or shed: at most so many records."""
+    waits_for: tuple[str, ...] = ()
+    """Partitions without whose rows no further step can be cut."""
     rows_per_s: float = 0.0
     loss: float | None = None
     """Mean loss a row over the window."""
@@ -57,6 +67,10 @@ class JobStatus:
     """Mean loss a row over the whole job."""
     total_scores: dict[str, float] = field(default_factory=dict)
     """Metric name → value over the whole job."""
+    held_out_loss: float | None = None
+    """Mean loss a row over the window of held-out rows."""
+    held_out_scores: dict[str, float] = field(default_factory=dict)
+    """Metric name → value over the window of held-out rows."""
     partitions: tuple[PartitionStatus, ...] = ()
     lag_rows: int = 0
     """Rows that can be read and are not trained yet: an estimate."""
@@ -85,6 +99,7 @@ class JobStatus:
         """The status that `to_dict` wrote; keys of other versions are left out."""
         known = {item.name: value[item.name] for item in fields(cls) if item.name in value}
         known["partitions"] = tuple(PartitionStatus(**item) for item in known.get("partitions", ()))
+        known["waits_for"] = tuple(known.get("waits_for", ()))
         known["members"] = tuple(Member(**item) for item in known.get("members", ()))
         return cls(**known)
 
@@ -109,6 +124,14 @@ class Happening:
     """A short word: generation, recovery, checkpoint, member, blocked, state."""
     message: str
     """One sentence that a person can act on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A line of a job's history, numbered from 1 within the job, without gaps."""
+
+    number: int
+    happening: Happening
 
 
 @dataclass(frozen=True, slots=True)

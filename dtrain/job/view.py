@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import StoredEvent
-from dtrain.job.status import JobStatus
+from dtrain.job.status import JobStatus, StoredEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,20 +15,20 @@ class Job:
 
     job_id: str
     name: str
-    state: State
-    reason: str
+    state: State = State.QUEUED
+    reason: str = ""
     """A word in capitals for BLOCKED and FAILED, as DATA_LOSS."""
-    message: str
+    message: str = ""
     """One sentence that a person can act on."""
-    spec_json: str
+    spec_json: str = ""
     """The validated spec with every default, as canonical JSON."""
-    created_at_s: float
+    created_at_s: float = 0.0
     """Wall time."""
-    updated_at_s: float
+    updated_at_s: float = 0.0
     """Wall time at which state, reason or message last changed."""
-    incarnation: int
-    """How many coordinators were launched for it."""
-    status: JobStatus
+    incarnation: int = 0
+    """Of the coordinator that was last launched, or is about to be; recorded before acting."""
+    status: JobStatus = field(default_factory=JobStatus)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,28 @@ BUILD_INFO = Metric("dtrain_build_info", Kind.GAUGE, "1, with the version of dtr
 JOB_STATUS = (
     _counter("rows_trained_total", "rows_trained", "Rows in the weights; falls when a job goes back to a checkpoint."),
     _counter("rows_rejected_total", "rows_rejected", "Rows that could not be decoded, each listed by coordinate in the log."),
+    Metric(
+        "dtrain_job_rejects_total",
+        Kind.COUNTER,
+        "The same rows by kind: value, missing, null, shape, type, range, other.",
+        ("kind",),
+        attribute="rejects",
+    ),
+    _counter(
+        "rows_skipped_total", "rows_skipped", "Rows of steps that were left out because a loss or gradient was not finite."
+    ),
+    _counter("rows_filtered_total", "rows_filtered", "Rows that `source.filter` has left out."),
+    _counter("rows_duplicate_total", "rows_duplicate", "Rows left out because their key was seen shortly before."),
+    _counter("rows_held_out_total", "rows_held_out", "Rows that are never trained and only scored."),
+    _counter(
+        "offsets_skipped_total", "offsets_skipped", "Offsets that were passed over because their records were lost or shed."
+    ),
     _counter("steps_total", "step", "Optimizer updates in the weights; falls when a job goes back to a checkpoint."),
     _counter("recoveries_total", "num_recoveries", "Losses that the job came back from."),
     _gauge("loss", "loss", "Mean prequential loss a row over the window."),
     _gauge("score", "scores", "Prequential score over the window, by metric.", "metric"),
+    _gauge("held_out_loss", "held_out_loss", "Mean loss a row over the window of held-out rows."),
+    _gauge("held_out_score", "held_out_scores", "Score over the window of held-out rows, by metric.", "metric"),
     _gauge("lag_rows", "lag_rows", "Rows that can be read and are not trained yet: an estimate."),
     _gauge("lag_seconds", "lag_s", "Age of the newest trained row when rows wait, else 0."),
     _gauge("freshness_seconds", "freshness_s", "Now less the timestamp of the newest row in the weights."),

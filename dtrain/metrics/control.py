@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from prometheus_client import Counter
 from prometheus_client.metrics_core import GaugeMetricFamily
 
 from dtrain.metrics.catalogue import CYCLE, JOBS, RPCS
 from dtrain.metrics.exporter import Exporter
 
 
-class ControlMetrics:
-    """The metrics of one control plane.
+class ControlMetrics(Exporter):
+    """The metrics of one control plane, served with /sd.
 
     Args:
         version: of dtrain.
@@ -24,30 +25,19 @@ class ControlMetrics:
     def __init__(self, *, version: str, states: Iterable[str], jobs: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
         self._states = tuple(states)
         self._jobs = jobs
-        self._exporter = Exporter(version=version, pages={"/sd": self._targets})
-        self._cycle = self._exporter.histogram(CYCLE)
-        self._rpcs = self._exporter.counter(RPCS)
-        self._exporter.registry.register(self)
-
-    def observe_cycle(self, duration_s: float) -> None:
-        """A scheduler's cycle took so long."""
-        self._cycle.observe(duration_s)
+        super().__init__(version=version, pages={"/sd": self._targets})
+        self.observe_cycle = self.histogram(CYCLE).observe
+        """Told the seconds that a scheduler's cycle took."""
+        self._rpcs = Counter(RPCS.name, RPCS.help, RPCS.labels, registry=self.registry)
+        self.registry.register(self)
 
     def count_rpc(self, method: str, code: str) -> None:
         """A call of `method` ended with `code`."""
         self._rpcs.labels(method=method, code=code).inc()
 
-    def serve(self, *, host: str, port: int) -> int:
-        """Answers /metrics and /sd; returns the port. Raises `UnavailableError` when it is taken."""
-        return self._exporter.serve(host=host, port=port)
-
-    def close(self) -> None:
-        """The port is free again."""
-        self._exporter.close()
-
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """What prometheus_client asks a collector for."""
-        counts = Counter(state for state, _, _ in self._jobs())
+        counts = collections.Counter(state for state, _, _ in self._jobs())
         family = GaugeMetricFamily(JOBS.name, JOBS.help, labels=JOBS.labels)
         for state in self._states:
             family.add_metric([state], counts[state])

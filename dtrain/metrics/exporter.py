@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable, Mapping
 from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, Gauge, Histogram, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from dtrain.errors import UnavailableError
 from dtrain.metrics.catalogue import BUILD_INFO, Metric
@@ -27,17 +28,10 @@ class Exporter:
 
     def __init__(self, *, version: str, pages: Mapping[str, Page] | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._scrape: Callable[..., Iterable[bytes]] = make_wsgi_app(self.registry)
         self._pages = dict(pages or {})
-        self._server: ThreadingHTTPServer | None = None
-        self.gauge(BUILD_INFO).labels(version=version).set(1)
-
-    def counter(self, metric: Metric) -> Counter:
-        """A counter of the catalogue, registered here."""
-        return Counter(metric.name, metric.help, metric.labels, registry=self.registry)
-
-    def gauge(self, metric: Metric) -> Gauge:
-        """A gauge of the catalogue, registered here."""
-        return Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
+        self._server: WSGIServer | None = None
+        Gauge(BUILD_INFO.name, BUILD_INFO.help, BUILD_INFO.labels, registry=self.registry).labels(version=version).set(1)
 
     def histogram(self, metric: Metric, *, labels: Mapping[str, str] | None = None) -> Histogram:
         """A histogram of the catalogue, registered here; with `labels`, the one series that has them."""
@@ -55,12 +49,11 @@ class Exporter:
             UnavailableError: the port is taken.
         """
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(self.registry, self._pages))
+            self._server = make_server(host, port, self._answer, ThreadingWSGIServer, handler_class=_Handler)
         except OSError as error:
             raise UnavailableError(f"no metrics on {host}:{port}: {error.strerror}", fix="choose another port, or 0") from error
-        self._server.daemon_threads = True
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True).start()
-        return int(self._server.server_address[1])
+        return int(self._server.server_port)
 
     def close(self) -> None:
         """The port is free again."""
@@ -69,29 +62,18 @@ class Exporter:
             self._server.server_close()
             self._server = None
 
+    def _answer(self, request: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = request["PATH_INFO"]
+        if path == "/metrics":
+            return self._scrape(request, start_response)
+        page = self._pages.get(path)
+        kind, body = page() if page else ("text/plain", b"try /metrics\n")
+        start_response("200 OK" if page else "404 Not Found", [("Content-Type", kind)])
+        return [body]
 
-def _handler(registry: CollectorRegistry, pages: Mapping[str, Page]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _SLOWEST_REQUEST_S
 
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                encode, kind = choose_encoder(self.headers.get("Accept", ""))
-                self._answer(200, kind, encode(registry))
-            elif path in pages:
-                self._answer(200, *pages[path]())
-            else:
-                self._answer(404, "text/plain", b"try /metrics\n")
+class _Handler(WSGIRequestHandler):
+    timeout = _SLOWEST_REQUEST_S
 
-        def _answer(self, status: int, kind: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """A scrape every few seconds is not worth a line."""
-
-    return Handler
+    def log_message(self, *_: object) -> None:
+        """A scrape every few seconds is not worth a line."""

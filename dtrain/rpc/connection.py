@@ -7,21 +7,26 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dtrain.errors import AuthError, CorruptError, UnavailableError
+from dtrain.errors import AuthError, CorruptError, InputError, UnavailableError
 
 FILE = "connection.json"
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of `address`.
+
+    Raises:
+        InputError: it is not host:port.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InputError(f"{address!r} is not host:port", fix="write for example 127.0.0.1:7400")
+    return host, int(port)
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How to reach a control plane.
-
-    Args:
-        address: host:port of the API.
-        token_file: holds the bearer token; only its owner may read it.
-        metrics_address: host:port of /metrics and /sd.
-        pid: of the server.
-    """
+    """How to reach a control plane."""
 
     address: str
     token_file: str
@@ -55,4 +60,6 @@ class Connection:
         try:
             return Path(self.token_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise AuthError(f"the token in {self.token_file} cannot be read", fix="ask the owner of this dtrain") from error
+            raise AuthError(
+                f"the token in {self.token_file} cannot be read", fix="set DTRAIN_TOKEN, or ask its owner"
+            ) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.message import Message
 
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import JobRecord, StoredEvent
-from dtrain.job.status import Happening, JobStatus
+from dtrain.job.status import Happening, JobStatus, StoredEvent
 from dtrain.job.view import Job, LogLine
 from dtrain.rpc.v1 import job_pb2
 
@@ -37,20 +37,10 @@ def status_from_message(message: job_pb2.JobStatus) -> JobStatus:
     return JobStatus.from_dict(_plain(message))
 
 
-def job_to_message(job: JobRecord | Job) -> job_pb2.Job:
+def job_to_message(job: Job) -> job_pb2.Job:
     """What clients may know of a job."""
-    return job_pb2.Job(
-        job_id=job.job_id,
-        name=job.name,
-        state=state_to_message(job.state),
-        reason=job.reason,
-        message=job.message,
-        spec_json=job.spec_json,
-        created_at_s=job.created_at_s,
-        updated_at_s=job.updated_at_s,
-        incarnation=job.incarnation,
-        status=status_to_message(job.status),
-    )
+    told = {name: getattr(job, name) for name in job_pb2.Job.DESCRIPTOR.fields_by_name}
+    return job_pb2.Job(**told | {"state": state_to_message(job.state), "status": status_to_message(job.status)})
 
 
 def job_from_message(message: job_pb2.Job) -> Job:
@@ -74,9 +64,7 @@ def event_from_message(message: job_pb2.JobEvent) -> StoredEvent:
 
 def line_to_message(line: LogLine) -> job_pb2.LogLine:
     """A log line on the wire."""
-    return job_pb2.LogLine(
-        timestamp=line.timestamp, source=line.source, level=line.level, message=line.message, fields=line.fields
-    )
+    return job_pb2.LogLine(**asdict(line))
 
 
 def line_from_message(message: job_pb2.LogLine) -> LogLine:
@@ -94,6 +82,6 @@ def _plain(message: Message) -> dict[str, Any]:
         if isinstance(value, Mapping):
             value = dict(value)
         elif field.is_repeated:
-            value = [_plain(item) for item in value]
+            value = [_plain(item) if isinstance(item, Message) else item for item in value]
         plain[field.name] = value
     return plain

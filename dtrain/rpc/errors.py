@@ -49,12 +49,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: DtrainError)
 
 
 def from_call(call: grpc.RpcError, *, address: str) -> DtrainError:
-    """The error that the server raised, or what gRPC's own failure means to a user.
-
-    Args:
-        call: what a stub raised; it is a `grpc.Call` too.
-        address: of the server, for the message.
-    """
+    """The error that the server raised, or what gRPC's own failure means to a user."""
     assert isinstance(call, grpc.Call)  # noqa: S101 what stubs raise is both; types-grpcio does not know
     status = _status_of(call)
     for packed in status.details if status else ():

@@ -119,9 +119,13 @@ class _Reader:
         if node.tag == "tag:yaml.org,2002:timestamp":
             return node.value
         try:
-            return self._constructor.construct_object(node)
+            value = self._constructor.construct_object(node)
         except (YAMLError, ValueError) as error:
             raise self._error(f"{node.value[:40]!r} cannot be read", "remove the tag (`!...`)", path, line) from error
+        if value is not None and not isinstance(value, str | int | float):
+            words = f"is {type(value).__name__}, which a job file cannot hold"
+            raise self._error(words, "write text, a number, true or false", path, line)
+        return value
 
     def _fill(self, match: re.Match[str], path: Path, line: int) -> str:
         if match[1]:

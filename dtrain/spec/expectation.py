@@ -11,7 +11,9 @@ from dtrain.spec.job import json_schema
 Schema = Mapping[str, Any]
 
 _OFFSETS = "an offset for each partition, as {0: 1200}"
+_TOPIC_OFFSETS = "the same by topic, as {clicks: {0: 1200}}"
 _TEXTS = {
+    "boolean": "true or false",
     "integer": "a whole number",
     "number": "a number",
     "string": "text",
@@ -34,7 +36,10 @@ def resolved(schema: Schema) -> Schema:
 
 def branches(schema: Schema) -> list[Schema]:
     """The alternatives that `schema` allows; itself when there is one."""
-    return [resolved(branch) for branch in schema.get("anyOf", [schema])]
+    found = schema.get("anyOf", schema.get("oneOf"))
+    if found is None:
+        return [schema]
+    return [inner for branch in found for inner in branches(resolved(branch))]
 
 
 def schema_at(path: tuple[str | int, ...]) -> Schema | None:
@@ -53,8 +58,7 @@ def _step(schema: Schema, key: str | int) -> Schema | None:
         return schema.get("items")
     if key in schema.get("properties", {}):
         return schema["properties"][key]  # type: ignore[no-any-return]
-    others = schema.get("additionalProperties")
-    return others if isinstance(others, Mapping) else None
+    return _others(schema) or None
 
 
 def field_names(path: tuple[str | int, ...]) -> list[str]:
@@ -91,12 +95,18 @@ def _texts(schema: Schema) -> list[str]:
         return words
     if kind == "object":
         names = ", ".join(schema.get("properties", {}))
-        has_offsets = resolved(schema.get("additionalProperties") or {}).get("type") == "integer"
-        return [f"a section with {names}" if names else _OFFSETS if has_offsets else "a section"]
+        inner = {"integer": _OFFSETS, "object": _TOPIC_OFFSETS}.get(resolved(_others(schema)).get("type", ""), "a section")
+        return [f"a section with {names}" if names else inner]
     if kind == "array":
         return [f"a list of {expectation(schema['items'])}"]
     text = _TEXTS.get(schema.get("format", kind), "a value")
     return [(title if title.startswith("a ") else text) + _bounds(schema)]
+
+
+def _others(schema: Schema) -> Schema:
+    """What keys that are no fields hold."""
+    others: Any = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), {})
+    return others if isinstance(others, Mapping) else {}
 
 
 def _bounds(schema: Schema) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from dtrain.errors import SpecError
 from dtrain.spec.document import Document, parse
 from dtrain.spec.expectation import branches, schema_at
-from dtrain.spec.job import JobSpec
+from dtrain.spec.formats import RawFormat
+from dtrain.spec.job import JobSpec, SourceSpec
 from dtrain.spec.problems import problems
 
-BUILT_IN = "dtrain.tasks"
 _MAX_BYTES = 1_000_000
 
 
@@ -86,31 +86,61 @@ def _override(document: Document, dotted: str, value: Any) -> None:
 
 def _settle(spec: JobSpec, document: Document, *, folder: Path, file: str) -> JobSpec:
     """`spec` with absolute paths: nobody else knows which folder the job file is in."""
-    changes: dict[str, Any] = {}
-    if not spec.checkpoint.to.startswith("file://"):
+    code = (folder / Path(spec.code).expanduser()).resolve()
+    if not code.is_dir():
+        fix = "name the folder of the task's module, from the job file's folder"
+        raise SpecError(f"the folder {code} does not exist", fix=fix, path="code", line=document.line(("code",)), file=file)
+    _check_module(spec.task, code, document, path="task", file=file)
+    source = spec.source.model_copy(update={"security": spec.source.security.settled(folder)})
+    source = _settle_format(_settle_files(source, folder), document, folder=folder, code=code, file=file)
+    changes: dict[str, Any] = {"code": str(code), "source": source}
+    with _placed(document, file):
+        changes["transform"] = spec.transform.settled(folder)
+    if "://" not in spec.checkpoint.to:
         to = str(folder / Path(spec.checkpoint.to).expanduser())
         changes["checkpoint"] = spec.checkpoint.model_copy(update={"to": to})
-    is_built_in = spec.task.startswith(BUILT_IN)
-    if spec.code or not is_built_in:
-        code = (folder / Path(spec.code).expanduser()).resolve()
-        if not code.is_dir():
-            fix = "name the folder of the task's module, from the job file's folder"
-            raise SpecError(f"the folder {code} does not exist", fix=fix, path="code", line=document.line(("code",)), file=file)
-        changes["code"] = str(code)
-    found = spec.model_copy(update=changes)
-    _check_task(found, line=document.line(("task",)), file=file)
-    return found
+    return spec.model_copy(update=changes)
 
 
-def _check_task(spec: JobSpec, *, line: int, file: str) -> None:
-    """The task's module is there. Its code is not run: that is for the job's own processes."""
-    module = spec.task.replace(":", ".").rpartition(".")[0]
+def _settle_files(source: SourceSpec, folder: Path) -> SourceSpec:
+    history = source.backfill
+    if history is None or "://" in history.files:
+        return source
+    files = str(folder / Path(history.files).expanduser())
+    if source.files:
+        return source.model_copy(update={"files": files})
+    return source.model_copy(update={"history": history.model_copy(update={"files": files})})
+
+
+def _settle_format(source: SourceSpec, document: Document, *, folder: Path, code: Path, file: str) -> SourceSpec:
+    """`source` with what is in the files that its format names."""
+    if isinstance(source.format, str):
+        return source
+    if isinstance(source.format, RawFormat):
+        _check_module(source.format.decoder, code, document, path="source.format.decoder", file=file)
+    with _placed(document, file):
+        return source.model_copy(update={"format": source.format.settled(folder)})
+
+
+@contextlib.contextmanager
+def _placed(document: Document, file: str) -> Iterator[None]:
+    try:
+        yield
+    except SpecError as error:
+        line = document.line(tuple(error.path.split(".")))
+        raise SpecError(error.reason, fix=error.fix, path=error.path, line=line, file=file) from error
+
+
+def _check_module(name: str, code: Path, document: Document, *, path: str, file: str) -> None:
+    """The module of a task or a decoder is there. Its code is not run: that is for the job's own processes."""
+    module = name.replace(":", ".").rpartition(".")[0]
     top = module.partition(".")[0]
-    if spec.code and ((Path(spec.code) / f"{top}.py").is_file() or (Path(spec.code) / top).is_dir()):
+    if (code / f"{top}.py").is_file() or (code / top).is_dir():
         return
     with contextlib.suppress(ModuleNotFoundError):
         if importlib.util.find_spec(module if top == "dtrain" else top) is not None:
             return
-    reason = f"there is no module {module} in {spec.code or 'dtrain'}"
-    fix = f"write `module:Class`, with {top}.py in `code`" if spec.code else "write `module:Class` of a task in dtrain.tasks"
-    raise SpecError(reason, fix=fix, path="task", line=line, file=file)
+    line = document.line(tuple(path.split(".")))
+    form = "module:Class" if path == "task" else "module:function"
+    fix = f"write `{form}`, with {top}.py in `code`"
+    raise SpecError(f"there is no module {module} in {code}", fix=fix, path=path, line=line, file=file)

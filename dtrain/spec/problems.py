@@ -33,7 +33,7 @@ def problems(errors: Sequence[ErrorDetails], document: Document, *, file: str) -
         if place in inner and all(_is_branch(error, place) for error in here):
             continue  # one alternative of several, and the user plainly meant another one
         reason, fix = _words(here, place, document.value)
-        path = str(here[0].get("ctx", {}).get("path", "")) or ".".join(map(str, place))
+        path = str(_chosen(here).get("ctx", {}).get("path", "")) or ".".join(map(str, place))
         line = document.line(tuple(path.split(".")))
         found.append(SpecError(reason, fix=fix, path=path, line=line, file=file))
     misspelt = {(*e.path.split(".")[:-1], close) for e in found if (close := _meant(e.fix))}
@@ -58,7 +58,7 @@ def _is_branch(error: ErrorDetails, place: Path) -> bool:
 
 def _words(errors: list[ErrorDetails], place: Path, document: Any) -> tuple[str, str]:
     """Reason and fix; there are several errors where several alternatives were tried in vain."""
-    error = next((e for e in errors if e["type"] == "problem"), errors[0])
+    error = _chosen(errors)
     kind, context = error["type"], error.get("ctx", {})
     schema = schema_at(place) or {}
     about = schema.get("description", "") if "anyOf" not in schema else ""
@@ -78,6 +78,11 @@ def _words(errors: list[ErrorDetails], place: Path, document: Any) -> tuple[str,
     if close := difflib.get_close_matches(str(document), choices(schema), n=1, cutoff=0.5):
         return f"{shown} is not known", f"did you mean {close[0]}? possible: {fix}"
     return f"{'' if document is None else shown} {_reason(kind, context, document)}".strip(), f"write {fix}"
+
+
+def _chosen(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The one that is told of several at a place: one in our own words, if there is one."""
+    return next((error for error in errors if error["type"] == "problem"), errors[0])
 
 
 def _reason(kind: str, context: dict[str, Any], value: Any) -> str:

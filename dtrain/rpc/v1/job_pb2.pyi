@@ -63,7 +63,14 @@ class PartitionStatus(_message.Message):
     def __init__(self, partition: _Optional[str] = ..., offset: _Optional[int] = ..., row: _Optional[int] = ..., end_offset: _Optional[int] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("attempt", "generation", "world_size", "plan_number", "step", "rows_trained", "rows_rejected", "rows_per_s", "loss", "scores", "total_loss", "total_scores", "partitions", "lag_rows", "lag_s", "freshness_s", "num_recoveries", "last_recovery_s", "last_checkpoint", "last_checkpoint_at_s", "members", "metrics_port", "updated_at_s")
+    __slots__ = ("attempt", "generation", "world_size", "plan_number", "step", "rows_trained", "rows_rejected", "rejects", "rows_skipped", "rows_filtered", "rows_duplicate", "rows_held_out", "offsets_skipped", "waits_for", "rows_per_s", "loss", "scores", "total_loss", "total_scores", "held_out_loss", "held_out_scores", "partitions", "lag_rows", "lag_s", "freshness_s", "num_recoveries", "last_recovery_s", "last_checkpoint", "last_checkpoint_at_s", "members", "metrics_port", "updated_at_s")
+    class RejectsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     class ScoresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +85,13 @@ class JobStatus(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class HeldOutScoresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -85,11 +99,20 @@ class JobStatus(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     ROWS_TRAINED_FIELD_NUMBER: _ClassVar[int]
     ROWS_REJECTED_FIELD_NUMBER: _ClassVar[int]
+    REJECTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FILTERED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
     ROWS_PER_S_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     TOTAL_LOSS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_SCORES_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_SCORES_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     LAG_ROWS_FIELD_NUMBER: _ClassVar[int]
     LAG_S_FIELD_NUMBER: _ClassVar[int]
@@ -108,11 +131,20 @@ class JobStatus(_message.Message):
     step: int
     rows_trained: int
     rows_rejected: int
+    rejects: _containers.ScalarMap[str, int]
+    rows_skipped: int
+    rows_filtered: int
+    rows_duplicate: int
+    rows_held_out: int
+    offsets_skipped: int
+    waits_for: _containers.RepeatedScalarFieldContainer[str]
     rows_per_s: float
     loss: float
     scores: _containers.ScalarMap[str, float]
     total_loss: float
     total_scores: _containers.ScalarMap[str, float]
+    held_out_loss: float
+    held_out_scores: _containers.ScalarMap[str, float]
     partitions: _containers.RepeatedCompositeFieldContainer[PartitionStatus]
     lag_rows: int
     lag_s: float
@@ -124,7 +156,7 @@ class JobStatus(_message.Message):
     members: _containers.RepeatedCompositeFieldContainer[Member]
     metrics_port: int
     updated_at_s: float
-    def __init__(self, attempt: _Optional[int] = ..., generation: _Optional[int] = ..., world_size: _Optional[int] = ..., plan_number: _Optional[int] = ..., step: _Optional[int] = ..., rows_trained: _Optional[int] = ..., rows_rejected: _Optional[int] = ..., rows_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., scores: _Optional[_Mapping[str, float]] = ..., total_loss: _Optional[float] = ..., total_scores: _Optional[_Mapping[str, float]] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ..., lag_rows: _Optional[int] = ..., lag_s: _Optional[float] = ..., freshness_s: _Optional[float] = ..., num_recoveries: _Optional[int] = ..., last_recovery_s: _Optional[float] = ..., last_checkpoint: _Optional[str] = ..., last_checkpoint_at_s: _Optional[float] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., metrics_port: _Optional[int] = ..., updated_at_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, attempt: _Optional[int] = ..., generation: _Optional[int] = ..., world_size: _Optional[int] = ..., plan_number: _Optional[int] = ..., step: _Optional[int] = ..., rows_trained: _Optional[int] = ..., rows_rejected: _Optional[int] = ..., rejects: _Optional[_Mapping[str, int]] = ..., rows_skipped: _Optional[int] = ..., rows_filtered: _Optional[int] = ..., rows_duplicate: _Optional[int] = ..., rows_held_out: _Optional[int] = ..., offsets_skipped: _Optional[int] = ..., waits_for: _Optional[_Iterable[str]] = ..., rows_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., scores: _Optional[_Mapping[str, float]] = ..., total_loss: _Optional[float] = ..., total_scores: _Optional[_Mapping[str, float]] = ..., held_out_loss: _Optional[float] = ..., held_out_scores: _Optional[_Mapping[str, float]] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ..., lag_rows: _Optional[int] = ..., lag_s: _Optional[float] = ..., freshness_s: _Optional[float] = ..., num_recoveries: _Optional[int] = ..., last_recovery_s: _Optional[float] = ..., last_checkpoint: _Optional[str] = ..., last_checkpoint_at_s: _Optional[float] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., metrics_port: _Optional[int] = ..., updated_at_s: _Optional[float] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("job_id", "name", "state", "reason", "message", "spec_json", "created_at_s", "updated_at_s", "incarnation", "status")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dtrain.rpc.v1 import job_pb2 as dtrain_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64train/v1/job_service.proto\x12\tdtrain.v1\x1a\x13\x64train/v1/job.proto\"9\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\t\"0\n\x11\x43reateJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"\x1c\n\rGetJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"\\\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.dtrain.v1.JobState\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.dtrain.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x0fWatchJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"T\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\x12#\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x13.dtrain.v1.JobEvent\" \n\x11SuspendJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"1\n\x12SuspendJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\";\n\x10ResumeJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x1a\n\x12\x61\x63\x63\x65pt_code_change\x18\x02 \x01(\x08\"0\n\x11ResumeJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"\x1f\n\x10\x43\x61ncelJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"#\n\x14\x43heckpointJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"4\n\x15\x43heckpointJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\">\n\x11StreamLogsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04tail\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"7\n\x12StreamLogsResponse\x12!\n\x05lines\x18\x01 \x03(\x0b\x32\x12.dtrain.v1.LogLine\"\x16\n\x14GetServerInfoRequest\"W\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cstarted_at_s\x18\x02 \x01(\x01\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t2\xef\x05\n\nJobService\x12\x46\n\tCreateJob\x12\x1b.dtrain.v1.CreateJobRequest\x1a\x1c.dtrain.v1.CreateJobResponse\x12=\n\x06GetJob\x12\x18.dtrain.v1.GetJobRequest\x1a\x19.dtrain.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.dtrain.v1.ListJobsRequest\x1a\x1b.dtrain.v1.ListJobsResponse\x12\x45\n\x08WatchJob\x12\x1a.dtrain.v1.WatchJobRequest\x1a\x1b.dtrain.v1.WatchJobResponse0\x01\x12I\n\nSuspendJob\x12\x1c.dtrain.v1.SuspendJobRequest\x1a\x1d.dtrain.v1.SuspendJobResponse\x12\x46\n\tResumeJob\x12\x1b.dtrain.v1.ResumeJobRequest\x1a\x1c.dtrain.v1.ResumeJobResponse\x12\x46\n\tCancelJob\x12\x1b.dtrain.v1.CancelJobRequest\x1a\x1c.dtrain.v1.CancelJobResponse\x12R\n\rCheckpointJob\x12\x1f.dtrain.v1.CheckpointJobRequest\x1a .dtrain.v1.CheckpointJobResponse\x12K\n\nStreamLogs\x12\x1c.dtrain.v1.StreamLogsRequest\x1a\x1d.dtrain.v1.StreamLogsResponse0\x01\x12R\n\rGetServerInfo\x12\x1f.dtrain.v1.GetServerInfoRequest\x1a .dtrain.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64train/v1/job_service.proto\x12\tdtrain.v1\x1a\x13\x64train/v1/job.proto\"9\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\t\"0\n\x11\x43reateJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"\x1c\n\rGetJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"\\\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.dtrain.v1.JobState\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.dtrain.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x0fWatchJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x66ter_event\x18\x02 \x01(\x03\"T\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\x12#\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x13.dtrain.v1.JobEvent\" \n\x11SuspendJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"1\n\x12SuspendJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"a\n\x10ResumeJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x1a\n\x12\x61\x63\x63\x65pt_code_change\x18\x02 \x01(\x08\x12\x11\n\tskip_step\x18\x03 \x01(\x08\x12\x11\n\tallow_gap\x18\x04 \x01(\x08\"0\n\x11ResumeJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"\x1f\n\x10\x43\x61ncelJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"/\n\x0fScaleJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07workers\x18\x02 \x01(\x05\"/\n\x10ScaleJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\"#\n\x14\x43heckpointJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"4\n\x15\x43heckpointJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.dtrain.v1.Job\">\n\x11StreamLogsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04tail\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"7\n\x12StreamLogsResponse\x12!\n\x05lines\x18\x01 \x03(\x0b\x32\x12.dtrain.v1.LogLine\"\x16\n\x14GetServerInfoRequest\"W\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cstarted_at_s\x18\x02 \x01(\x01\x12\x17\n\x0fmetrics_address\x18\x03 \x01(\t2\xb4\x06\n\nJobService\x12\x46\n\tCreateJob\x12\x1b.dtrain.v1.CreateJobRequest\x1a\x1c.dtrain.v1.CreateJobResponse\x12=\n\x06GetJob\x12\x18.dtrain.v1.GetJobRequest\x1a\x19.dtrain.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.dtrain.v1.ListJobsRequest\x1a\x1b.dtrain.v1.ListJobsResponse\x12\x45\n\x08WatchJob\x12\x1a.dtrain.v1.WatchJobRequest\x1a\x1b.dtrain.v1.WatchJobResponse0\x01\x12I\n\nSuspendJob\x12\x1c.dtrain.v1.SuspendJobRequest\x1a\x1d.dtrain.v1.SuspendJobResponse\x12\x46\n\tResumeJob\x12\x1b.dtrain.v1.ResumeJobRequest\x1a\x1c.dtrain.v1.ResumeJobResponse\x12\x46\n\tCancelJob\x12\x1b.dtrain.v1.CancelJobRequest\x1a\x1c.dtrain.v1.CancelJobResponse\x12R\n\rCheckpointJob\x12\x1f.dtrain.v1.CheckpointJobRequest\x1a .dtrain.v1.CheckpointJobResponse\x12\x43\n\x08ScaleJob\x12\x1a.dtrain.v1.ScaleJobRequest\x1a\x1b.dtrain.v1.ScaleJobResponse\x12K\n\nStreamLogs\x12\x1c.dtrain.v1.StreamLogsRequest\x1a\x1d.dtrain.v1.StreamLogsResponse0\x01\x12R\n\rGetServerInfo\x12\x1f.dtrain.v1.GetServerInfoRequest\x1a .dtrain.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,25 +53,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUSPENDJOBRESPONSE']._serialized_start=591
   _globals['_SUSPENDJOBRESPONSE']._serialized_end=640
   _globals['_RESUMEJOBREQUEST']._serialized_start=642
-  _globals['_RESUMEJOBREQUEST']._serialized_end=701
-  _globals['_RESUMEJOBRESPONSE']._serialized_start=703
-  _globals['_RESUMEJOBRESPONSE']._serialized_end=751
-  _globals['_CANCELJOBREQUEST']._serialized_start=753
-  _globals['_CANCELJOBREQUEST']._serialized_end=784
-  _globals['_CANCELJOBRESPONSE']._serialized_start=786
-  _globals['_CANCELJOBRESPONSE']._serialized_end=834
-  _globals['_CHECKPOINTJOBREQUEST']._serialized_start=836
-  _globals['_CHECKPOINTJOBREQUEST']._serialized_end=871
-  _globals['_CHECKPOINTJOBRESPONSE']._serialized_start=873
-  _globals['_CHECKPOINTJOBRESPONSE']._serialized_end=925
-  _globals['_STREAMLOGSREQUEST']._serialized_start=927
-  _globals['_STREAMLOGSREQUEST']._serialized_end=989
-  _globals['_STREAMLOGSRESPONSE']._serialized_start=991
-  _globals['_STREAMLOGSRESPONSE']._serialized_end=1046
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=1048
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=1070
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1072
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1159
-  _globals['_JOBSERVICE']._serialized_start=1162
-  _globals['_JOBSERVICE']._serialized_end=1913
+  _globals['_RESUMEJOBREQUEST']._serialized_end=739
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=741
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=789
+  _globals['_CANCELJOBREQUEST']._serialized_start=791
+  _globals['_CANCELJOBREQUEST']._serialized_end=822
+  _globals['_CANCELJOBRESPONSE']._serialized_start=824
+  _globals['_CANCELJOBRESPONSE']._serialized_end=872
+  _globals['_SCALEJOBREQUEST']._serialized_start=874
+  _globals['_SCALEJOBREQUEST']._serialized_end=921
+  _globals['_SCALEJOBRESPONSE']._serialized_start=923
+  _globals['_SCALEJOBRESPONSE']._serialized_end=970
+  _globals['_CHECKPOINTJOBREQUEST']._serialized_start=972
+  _globals['_CHECKPOINTJOBREQUEST']._serialized_end=1007
+  _globals['_CHECKPOINTJOBRESPONSE']._serialized_start=1009
+  _globals['_CHECKPOINTJOBRESPONSE']._serialized_end=1061
+  _globals['_STREAMLOGSREQUEST']._serialized_start=1063
+  _globals['_STREAMLOGSREQUEST']._serialized_end=1125
+  _globals['_STREAMLOGSRESPONSE']._serialized_start=1127
+  _globals['_STREAMLOGSRESPONSE']._serialized_end=1182
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=1184
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=1206
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1208
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1295
+  _globals['_JOBSERVICE']._serialized_start=1298
+  _globals['_JOBSERVICE']._serialized_end=2118
 # @@protoc_insertion_point(module_scope)

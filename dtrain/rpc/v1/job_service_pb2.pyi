@@ -80,12 +80,16 @@ class SuspendJobResponse(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
 
 class ResumeJobRequest(_message.Message):
-    __slots__ = ("job", "accept_code_change")
+    __slots__ = ("job", "accept_code_change", "skip_step", "allow_gap")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_CODE_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    SKIP_STEP_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_GAP_FIELD_NUMBER: _ClassVar[int]
     job: str
     accept_code_change: bool
-    def __init__(self, job: _Optional[str] = ..., accept_code_change: _Optional[bool] = ...) -> None: ...
+    skip_step: bool
+    allow_gap: bool
+    def __init__(self, job: _Optional[str] = ..., accept_code_change: _Optional[bool] = ..., skip_step: _Optional[bool] = ..., allow_gap: _Optional[bool] = ...) -> None: ...
 
 class ResumeJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -100,6 +104,20 @@ class CancelJobRequest(_message.Message):
     def __init__(self, job: _Optional[str] = ...) -> None: ...
 
 class CancelJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: _job_pb2.Job
+    def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
+
+class ScaleJobRequest(_message.Message):
+    __slots__ = ("job", "workers")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    workers: int
+    def __init__(self, job: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
+
+class ScaleJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.Job

@@ -79,6 +79,11 @@ class JobServiceStub:
                 request_serializer=dtrain_dot_v1_dot_job__service__pb2.CheckpointJobRequest.SerializeToString,
                 response_deserializer=dtrain_dot_v1_dot_job__service__pb2.CheckpointJobResponse.FromString,
                 _registered_method=True)
+        self.ScaleJob = channel.unary_unary(
+                '/dtrain.v1.JobService/ScaleJob',
+                request_serializer=dtrain_dot_v1_dot_job__service__pb2.ScaleJobRequest.SerializeToString,
+                response_deserializer=dtrain_dot_v1_dot_job__service__pb2.ScaleJobResponse.FromString,
+                _registered_method=True)
         self.StreamLogs = channel.unary_stream(
                 '/dtrain.v1.JobService/StreamLogs',
                 request_serializer=dtrain_dot_v1_dot_job__service__pb2.StreamLogsRequest.SerializeToString,
@@ -155,6 +160,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScaleJob(self, request, context):
+        """Lets another number of workers train, as soon as there is room, without a restart. No error when that is so already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamLogs(self, request, context):
         """What the processes of a job logged, in order of time.
         """
@@ -211,6 +223,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CheckpointJob,
                     request_deserializer=dtrain_dot_v1_dot_job__service__pb2.CheckpointJobRequest.FromString,
                     response_serializer=dtrain_dot_v1_dot_job__service__pb2.CheckpointJobResponse.SerializeToString,
+            ),
+            'ScaleJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleJob,
+                    request_deserializer=dtrain_dot_v1_dot_job__service__pb2.ScaleJobRequest.FromString,
+                    response_serializer=dtrain_dot_v1_dot_job__service__pb2.ScaleJobResponse.SerializeToString,
             ),
             'StreamLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamLogs,
@@ -444,6 +461,33 @@ class JobService:
             '/dtrain.v1.JobService/CheckpointJob',
             dtrain_dot_v1_dot_job__service__pb2.CheckpointJobRequest.SerializeToString,
             dtrain_dot_v1_dot_job__service__pb2.CheckpointJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtrain.v1.JobService/ScaleJob',
+            dtrain_dot_v1_dot_job__service__pb2.ScaleJobRequest.SerializeToString,
+            dtrain_dot_v1_dot_job__service__pb2.ScaleJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

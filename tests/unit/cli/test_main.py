@@ -97,3 +97,23 @@ def test_schema_and_version_answer_without_a_control_plane(capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["properties"]["source"]
     assert run(["version", "-o", "json"]) == Exit.OK
     assert json.loads(capsys.readouterr().out)["server"] is None
+
+
+@pytest.mark.parametrize("token", ["a\nb", "tökén"])
+def test_token_that_cannot_be_sent_is_refused_in_words(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DTRAIN_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("DTRAIN_TOKEN", token)
+    assert run(["list"]) == Exit.AUTH
+    assert "set DTRAIN_TOKEN to the one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--address", "--metrics-address"])
+def test_address_that_is_none_is_refused_before_anything_is_started(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DTRAIN_HOME", str(tmp_path / "home"))
+    assert run(["up", option, "foo"]) == Exit.INPUT
+    assert "'foo' is not host:port" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()

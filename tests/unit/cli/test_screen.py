@@ -10,8 +10,7 @@ from rich.console import Console
 
 from dtrain.cli.screen import JobScreen, checkpoints_table, figure, jobs_table, plain_line, seconds
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import StoredEvent
-from dtrain.job.status import Happening, JobStatus, Member
+from dtrain.job.status import Happening, JobStatus, Member, StoredEvent
 from dtrain.job.view import Job, Update
 
 STATUS = JobStatus(
@@ -20,6 +19,10 @@ STATUS = JobStatus(
     world_size=2,
     step=1234,
     rows_trained=631_808,
+    rows_filtered=1_000,
+    rows_held_out=6_000,
+    held_out_loss=0.4567,
+    held_out_scores={"auroc": 0.625},
     rows_per_s=12_345.6,
     loss=0.4312,
     scores={"auroc": 0.63},
@@ -56,7 +59,10 @@ def test_screen_tells_everything_of_a_running_job() -> None:
     for words in (
         "flights-x7k2p  RUNNING",
         "attempt 2 · generation 3 · 2 workers",
-        "1,234 · 631,808 rows",
+        "1,234 · 631,808 rows trained · 1,000 filtered · 6,000 held out",
+        "held-out loss",
+        "0.4567",
+        "held-out auroc",
         "0.4312",
         "0.61 over all rows",
     ):

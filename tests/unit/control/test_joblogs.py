@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.control.joblogs import JobLogs, parse
+from dtrain.rpc.convert import line_from_message, line_to_message
 
 
 def write(path: Path, *times: int, end: str = "\n") -> None:
@@ -74,3 +75,9 @@ def test_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "a.jsonl").symlink_to(tmp_path / "secret")
     assert messages(JobLogs(tmp_path / "job")) == []
+
+
+def test_line_with_half_a_character_can_be_sent() -> None:
+    line = parse('{"event": "a \\ud800", "\\udcff": ["\\ud800"], "level": "info"}', source="trainer-0")
+    assert line.message == "a ?"
+    assert line_from_message(line_to_message(line)) == line

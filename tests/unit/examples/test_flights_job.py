@@ -31,3 +31,9 @@ def test_frozen_steps_are_those_of_january() -> None:
 def test_demo_suspends_well_before_the_stream_can_end() -> None:
     rows = load_job(demo.ROOT / demo.JOB_FILE, environment=ENVIRONMENT).batch.rows
     assert demo.KILL_AT_STEP < demo.SUSPEND_AT_STEP < 0.6 * 336_776 / rows
+
+
+def test_backfill_file_is_valid_and_takes_its_files_from_the_environment() -> None:
+    job = load_job(demo.ROOT / "examples/flights/backfill.yaml", environment=ENVIRONMENT | {"FLIGHT_FILES": "/flights"})
+    assert job.source.backfill is not None
+    assert (job.source.backfill.files, job.source.backfill.file_format) == ("/flights/2013-*.parquet", "parquet")

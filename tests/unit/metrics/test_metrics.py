@@ -15,7 +15,9 @@ from dtrain.metrics.catalogue import CATALOGUE, JOB_STATUS, Kind
 from dtrain.metrics.control import ControlMetrics
 from dtrain.metrics.job import JobMetrics
 
-STATUS = JobStatus(step=7, rows_trained=700, loss=0.5, scores={"auroc": 0.75, "accuracy": 0.5}, world_size=2, lag_s=1.5)
+STATUS = JobStatus(
+    step=7, rows_trained=700, loss=0.5, scores={"auroc": 0.75, "accuracy": 0.5}, world_size=2, lag_s=1.5, held_out_loss=0.6
+)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import JobRecord, StoredEvent
-from dtrain.job.status import Happening, JobStatus, Member, PartitionStatus
+from dtrain.job.protocols import JobRecord
+from dtrain.job.status import Happening, JobStatus, Member, PartitionStatus, StoredEvent
 from dtrain.job.view import Job, LogLine
 from dtrain.rpc import convert
 from dtrain.rpc.v1 import job_pb2
@@ -27,11 +27,18 @@ statuses = st.builds(
     step=counts,
     rows_trained=counts,
     rows_rejected=counts,
+    rejects=st.dictionaries(words, counts, max_size=3),
+    rows_skipped=counts,
+    rows_filtered=counts,
+    rows_duplicate=counts,
+    rows_held_out=counts,
     rows_per_s=floats,
     loss=st.none() | floats,
     scores=scores,
     total_loss=st.none() | floats,
     total_scores=scores,
+    held_out_loss=st.none() | floats,
+    held_out_scores=scores,
     partitions=st.lists(st.builds(PartitionStatus, words, counts, counts, counts), max_size=3).map(tuple),
     lag_rows=counts,
     lag_s=floats,
