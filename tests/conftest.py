@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from dtrain.cli.ray_head import ray_environment
 from tests.support.kafka import Kafka, broker_from_environment
 
-# On a machine with other work an example may take long without anything being wrong.
-settings.register_profile("dtrain", deadline=None)
+# On a machine with other work an example may take long without anything being wrong; what CI tries is the same each time.
+settings.register_profile("dtrain", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ)
 settings.load_profile("dtrain")
+
+# A shell that starts us in the background lets us, and all that we start, ignore Ctrl-C: what is tested must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray reads its environment when it is imported: before that, every process of the tests agrees on it.
 os.environ.update(ray_environment({}, token_file=Path("none")) | {"RAY_AUTH_MODE": "disabled"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests run first: what is left for the end, when one of two processes has nothing to do, is short."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +39,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Ray cluster that all tests of this process share."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A real Ray cluster that all tests of this process share: the folder of its trainers' traces."""
     from tests.support.cluster import ray_cluster  # Ray is imported where it is needed alone
 
-    with ray_cluster(tmp_path_factory.mktemp("ray"), num_cpus=8):
-        yield
+    with ray_cluster(tmp_path_factory.mktemp("ray"), num_cpus=8) as traces:
+        yield traces

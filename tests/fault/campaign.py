@@ -13,12 +13,13 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dtrain.checkpoint.places import open_store
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.spec.job import JobSpec
 from tests.support.audit import audit_spec, id_messages, times_trained
 from tests.support.kafka import Kafka, broker_from_environment
 
-_PRELOADED = ["torch", "torch._dynamo", "pyarrow", "dtrain.local", "dtrain.replay.replay"]
+PRELOADED = ["torch", "torch._dynamo", "pyarrow", "dtrain.local", "dtrain.replay.replay"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,15 @@ class Campaign:
     seconds: float
 
 
-def run_campaign(kafka: Kafka, *, kills: int, seed: int, folder: Path, num_ids: int, rows: int = 16) -> Campaign:
-    """Start the job, kill it after a random while, again and again; then let it finish, and count."""
+def run_campaign(
+    kafka: Kafka, *, kills: int, seed: int, folder: Path, num_ids: int, rows: int = 16, shuffle_rows: int = 0
+) -> Campaign:
+    """Start the job, kill it after a random while, again and again; then write the end of its topic, let it finish, and count."""
     began_s, chance = time.monotonic(), random.Random(seed)
     topic = kafka.new_topic(partitions=4)
     messages = list(id_messages(num_ids, rows=rows))
     for partition in range(4):
-        kafka.produce(topic, partition, messages[partition::4])
+        kafka.produce(topic, partition, messages[partition::4][:-1])
     ends = {partition: len(messages[partition::4]) for partition in range(4)}
     spec = audit_spec(
         topic=topic,
@@ -49,20 +52,22 @@ def run_campaign(kafka: Kafka, *, kills: int, seed: int, folder: Path, num_ids: 
         folder=folder,
         num_ids=num_ids,
         ends=ends,
-        batch={"rows": 16},
+        batch={"rows": 16, "shuffle_rows": shuffle_rows},
         checkpoint={"every": 0.05},
     )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    store = CheckpointStore(folder)
+    context.set_forkserver_preload(PRELOADED)
+    store = open_store(folder)
     done = lives = 0
     while True:
-        life = context.Process(target=_live, args=(spec.to_json(), str(folder)))
+        life = context.Process(target=live, args=(spec.to_json(), str(folder)))
         life.start()
         lives += 1
         if done < kills:
             _wait(life, store, chance)
         else:
+            for partition in range(4):
+                kafka.produce(topic, partition, messages[partition::4][-1:])
             life.join()
         if life.exitcode is not None:
             break
@@ -79,7 +84,7 @@ def run_campaign(kafka: Kafka, *, kills: int, seed: int, folder: Path, num_ids: 
         steps=store.find(None).progress.step,
         lost=counts.count(0),
         doubled=sum(count - 1 for count in counts if count > 1),
-        replay=_replay(store, spec),
+        replay=replayed(store, spec),
         seconds=round(time.monotonic() - began_s, 1),
     )
 
@@ -95,7 +100,7 @@ def _wait(life: multiprocessing.process.BaseProcess, store: CheckpointStore, cha
     life.join(timeout=chance.uniform(0.0, 0.5))
 
 
-def _live(spec_json: str, folder: str) -> None:
+def live(spec_json: str, folder: str) -> None:
     """One life of the job: until its end, or a SIGKILL."""
     from dtrain.job.status import Outcome
     from dtrain.local import run
@@ -106,11 +111,12 @@ def _live(spec_json: str, folder: str) -> None:
     sys.exit(0 if ended.outcome is Outcome.SUCCEEDED else 1)
 
 
-def _replay(store: CheckpointStore, spec: JobSpec) -> str:
+def replayed(store: CheckpointStore, spec: JobSpec) -> str:
+    """What replay says, which must be that all is equal."""
     from dtrain.replay.replay import replay
-    from dtrain.stream.kafka import KafkaSource
+    from dtrain.stream.sources import open_source
 
-    source = KafkaSource(spec.source)
+    source = open_source(spec)
     verdict = replay(store, source=source)
     source.close()
     if not verdict.is_equal or verdict.audit.lost or verdict.audit.doubled:

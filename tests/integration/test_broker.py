@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from deploy.kafka.broker import Broker, find_broker, resolve_jars, resolved
 from dtrain.errors import UnavailableError
-from dtrain.stream.broker import Broker, find_broker, resolve_jars, resolved
 from tests.support.kafka import REPOSITORY, Kafka
 
 CACHE = REPOSITORY / "build" / "kafka"
@@ -33,54 +34,42 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-@needs_jars
-def test_broker_killed_and_restarted_keeps_address_and_records(tmp_path: Path) -> None:
-    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE)) as broker:
-        kafka, bootstrap, pid = Kafka(broker), broker.bootstrap, broker.pid
-        topic = kafka.new_topic()
-        assert kafka.produce(topic, 0, [b"one"]) == [0]
-        broker.kill()
-        assert broker.pid is None
-        broker.restart()
-        assert kafka.produce(topic, 0, [b"two"]) == [1]
-        assert broker.bootstrap == bootstrap
-        kafka.close()
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Started by a thread that has ended since; it leaves nothing behind."""
+    folder, started = tmp_path_factory.mktemp("broker") / "broker", list[Broker]()
+    thread = threading.Thread(target=lambda: started.append(Broker.start(folder, libs=resolve_jars(CACHE))))
+    thread.start()
+    thread.join()
+    with started[0] as broker:
+        yield broker
         last = broker.pid
-    assert pid != last
     assert last is not None
     assert not is_alive(last)
 
 
 @needs_jars
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here")
-def test_broker_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
-    program = (
-        "import sys, time; from pathlib import Path; from dtrain.stream.broker import Broker\n"
-        "print(Broker.start(Path(sys.argv[1]), libs=Path(sys.argv[2])).pid, flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / "broker"), str(resolve_jars(CACHE))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True) as owner:
-        assert owner.stdout is not None
-        pid = int(owner.stdout.readline())
-        descriptor = os.pidfd_open(pid)
-        owner.send_signal(signal.SIGKILL)
-    assert select.select([descriptor], [], [], 10)[0] == [descriptor]
-    os.close(descriptor)
-
-
-@needs_jars
-def test_broker_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
-    started: list[Broker] = []
-    thread = threading.Thread(target=lambda: started.append(Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE))))
-    thread.start()
-    thread.join()
-    with started[0] as broker, closing(Kafka(broker)) as kafka:
+def test_broker_outlives_the_thread_that_started_it(broker: Broker) -> None:
+    with closing(Kafka(broker)) as kafka:
         assert kafka.produce(kafka.new_topic(), 0, [b"one"]) == [0]
 
 
 @needs_jars
-def test_broker_restart_on_a_taken_port_says_so(tmp_path: Path) -> None:
-    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE)) as broker, socket.socket() as thief:
+def test_broker_killed_and_restarted_keeps_address_and_records(broker: Broker) -> None:
+    with closing(Kafka(broker)) as kafka:
+        bootstrap, pid, topic = broker.bootstrap, broker.pid, kafka.new_topic()
+        assert kafka.produce(topic, 0, [b"one"]) == [0]
+        broker.kill()
+        assert broker.pid is None
+        broker.restart()
+        assert kafka.produce(topic, 0, [b"two"]) == [1]
+    assert broker.bootstrap == bootstrap
+    assert broker.pid != pid
+
+
+@needs_jars
+def test_broker_restart_on_a_taken_port_says_so(broker: Broker) -> None:
+    with socket.socket() as thief:
         broker.kill()
         host, port = broker.bootstrap.split(":")
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,6 +78,24 @@ def test_broker_restart_on_a_taken_port_says_so(tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match=f"{port} is taken"):
             broker.restart()
         assert broker.pid is None
+    broker.restart()
+
+
+@needs_jars
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here")
+def test_broker_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from deploy.kafka.broker import Broker\n"
+        "print(Broker.start(Path(sys.argv[1]), libs=Path(sys.argv[2])).pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "broker"), str(resolve_jars(CACHE))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        descriptor = os.pidfd_open(pid)
+        owner.send_signal(signal.SIGKILL)
+    assert select.select([descriptor], [], [], 60)[0] == [descriptor]
+    os.close(descriptor)
 
 
 def test_broker_in_a_folder_in_use_is_refused(tmp_path: Path) -> None:

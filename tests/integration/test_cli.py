@@ -113,16 +113,18 @@ def test_watch_interrupted_says_that_the_job_goes_on(is_terminal: bool, capsys: 
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
     command = [sys.executable, "-m", "dtrain.cli.main", "watch", job_id]
     with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        os.close(writing)  # else reading would wait for ever for a command that has ended
         seen = b""
         while b"rows" not in seen:
-            seen += os.read(reading, 1 << 16)
+            chunk = os.read(reading, 1 << 16)
+            assert chunk, seen
+            seen += chunk
         process.send_signal(signal.SIGINT)
-        assert f"{job_id} goes on" in process.communicate(timeout=20)[1]
+        assert f"{job_id} goes on" in process.communicate(timeout=90)[1]
     assert process.returncode == Exit.INTERRUPTED
     assert "RUNNING" in said(capsys, "get", job_id)
     assert (b"\x1b[" in seen) == is_terminal
     os.close(reading)
-    os.close(writing)
 
 
 def test_logs_are_shown_by_time_and_process(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,23 +61,23 @@ def visitor(shared: Connection) -> Iterator[Client]:
 
 def running(client: Client, name: str = "flights") -> str:
     job = client.submit(a_spec(name)).job_id
-    client.wait(job, until={State.RUNNING}, timeout_s=10)
+    client.wait(job, until={State.RUNNING}, timeout_s=60)
     return job
 
 
 def test_job_submitted_runs_suspends_resumes_and_is_cancelled(client: Client, launcher: MemoryLauncher) -> None:
     job = client.submit(a_spec()).job_id
-    started = client.wait(job, until={State.RUNNING}, timeout_s=10)
+    started = client.wait(job, until={State.RUNNING}, timeout_s=60)
     assert (started.incarnation, started.name) == (1, "flights")
     client.suspend(job)
-    stopped = client.wait(job, until={State.SUSPENDED}, timeout_s=10)
+    stopped = client.wait(job, until={State.SUSPENDED}, timeout_s=60)
     assert launcher.coordinators == {}
     client.resume(job)
-    again = client.wait(job, until={State.RUNNING}, timeout_s=10)
+    again = client.wait(job, until={State.RUNNING}, timeout_s=60)
     assert again.incarnation == 2
     assert again.status.step >= stopped.status.step > 0
     client.cancel(job)
-    assert client.wait(job, until={State.CANCELLED}, timeout_s=10).state is State.CANCELLED
+    assert client.wait(job, until={State.CANCELLED}, timeout_s=60).state is State.CANCELLED
     assert launcher.coordinators == {}
 
 
@@ -129,17 +129,19 @@ def test_job_that_has_to_wait_says_why(client: Client) -> None:
     eventually(lambda: "the whole cluster has 4 CPUs" in client.get(job).message)
 
 
-def test_resume_with_accepted_code_change_is_told_to_the_launcher(
-    client: Client, launcher: MemoryLauncher, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("permission", ["accept_code_change", "skip_step", "allow_gap"])
+def test_resume_with_a_permission_tells_it_to_the_launcher(
+    client: Client, launcher: MemoryLauncher, monkeypatch: pytest.MonkeyPatch, permission: str
 ) -> None:
     job = running(client)
     launcher.finish(job, Outcome.BLOCKED, reason="DRIFT", message="the code changed")
-    assert client.wait(job, until={State.BLOCKED}, timeout_s=10).reason == "DRIFT"
+    assert client.wait(job, until={State.BLOCKED}, timeout_s=60).reason == "DRIFT"
     seen: list[JobRecord] = []
     monkeypatch.setattr(launcher, "launch", seen.append)
-    client.resume(job, accept_code_change=True)
+    client.resume(job, **{permission: True})
     eventually(lambda: len(seen) > 0)
-    assert seen[0].accept_code_change
+    found = {name: getattr(seen[0], name) for name in ("accept_code_change", "skip_step", "allow_gap")}
+    assert found == dict.fromkeys(found, False) | {permission: True}
 
 
 def test_watch_gives_every_event_once_and_ends_with_the_job(client: Client, launcher: MemoryLauncher) -> None:
@@ -214,7 +216,7 @@ def test_job_that_does_not_exist_is_not_found_everywhere(visitor: Client, verb: 
 def test_wish_that_is_not_possible_says_what_is(client: Client) -> None:
     job = running(client)
     client.cancel(job)
-    client.wait(job, until={State.CANCELLED}, timeout_s=10)
+    client.wait(job, until={State.CANCELLED}, timeout_s=60)
     client.cancel(job)
     with pytest.raises(StateError, match="it is over"):
         client.suspend(job)
@@ -304,7 +306,7 @@ def _methods(connection: Connection) -> list[str]:
 @pytest.mark.parametrize("token", [None, "", "wrong", "Bearer", "prefix"])
 def test_every_call_but_health_needs_the_token(shared: Connection, token: str | None) -> None:
     methods = _methods(shared)
-    assert len([name for name in methods if "dtrain.v1.JobService" in name]) == 10
+    assert len([name for name in methods if "dtrain.v1.JobService" in name]) == 11
     assert len([name for name in methods if "ServerReflection" in name]) == 1
     given = shared.token()[:-1] if token == "prefix" else token
     metadata = None if given is None else (("authorization", f"Bearer {given}"),)

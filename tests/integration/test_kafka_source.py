@@ -8,19 +8,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.kafka.broker import Broker, resolve_jars, resolved
 from dtrain.data.schema import Schema
 from dtrain.errors import DataLossError, UnavailableError
 from dtrain.spec.job import SourceSpec
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.ranges import Reject, RowRange
-from dtrain.stream.broker import Broker, resolve_jars, resolved
+from dtrain.stream.feed import Feed
 from dtrain.stream.kafka import KafkaSource
-from dtrain.stream.source import Feed
 from tests.support.kafka import REPOSITORY, Kafka
 from tests.support.messages import json_object
 
@@ -28,14 +27,14 @@ SCHEMA = Schema({"y": "int64"})
 CACHE = REPOSITORY / "build" / "kafka"
 
 
-@pytest.fixture
-def own() -> Iterator[Any]:
-    """Makes sources, and closes them."""
+@pytest.fixture(params=["kafka-python", "librdkafka"])
+def own(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Makes sources, by each engine, and closes them."""
     sources: list[KafkaSource] = []
 
     def make(topic: str, *, bootstrap: str, **fields: Any) -> KafkaSource:
-        values = {"topic": topic, "bootstrap": bootstrap, "format": "json", "start": "earliest", "end": "latest"}
-        sources.append(KafkaSource(SourceSpec.model_validate(values | fields)))
+        values = {"topic": topic, "bootstrap": bootstrap, "engine": request.param, "format": "json"}
+        sources.append(KafkaSource(SourceSpec.model_validate(values | {"start": "earliest", "end": "latest"} | fields)))
         return sources[-1]
 
     yield make
@@ -71,7 +70,8 @@ def test_open_transaction_holds_back_the_end_and_its_rows(kafka: Kafka, own: Any
         assert committed.resolve_end() == {partition: Position(2)}
         assert uncommitted.resolve_end() == {partition: Position(4)}
         with closing(committed.follow(committed.resolve_start(), schema=SCHEMA, ends=None)) as feed:
-            assert read(feed, until=3, timeout_s=1) == [0, 1]
+            assert read(feed, until=2) == [0, 1]
+            assert read(feed, until=1, timeout_s=1) == []
             assert feed.end_offsets() == {partition: 2}
             producer.commit_transaction()
             assert read(feed, until=2) == [2, 3]
@@ -106,75 +106,87 @@ def test_deleted_topic_stops_its_feed_and_is_not_made_anew(kafka: Kafka, own: An
     source = own(topic, bootstrap=kafka.bootstrap)
     with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed, kafka.admin() as admin:
         admin.delete_topics([topic])
-        with pytest.raises(DataLossError, match=f"the topic was deleted: .*{topic}"):
-            read(feed, until=1, timeout_s=20)
+        with pytest.raises(DataLossError, match=f"{topic}:0: the topic was deleted"):
+            read(feed, until=1, timeout_s=60)
         assert topic not in admin.list_topics()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:9092"])
-def test_unreachable_broker_is_named_within_ten_seconds(own: Any, address: str) -> None:
+def test_unreachable_broker_is_named_soon(own: Any, address: str) -> None:
     began = time.monotonic()
     with pytest.raises(UnavailableError, match=f"no Kafka answers at {address}.*source.bootstrap"):
         own("t", bootstrap=address).identify()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
-def test_server_that_is_no_kafka_is_named_within_ten_seconds(own: Any) -> None:
+def test_server_that_is_no_kafka_is_named_soon(own: Any) -> None:
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     began = time.monotonic()
     with pytest.raises(UnavailableError, match=f"no Kafka answers at 127.0.0.1:{server.server_port}"):
         own("t", bootstrap=f"127.0.0.1:{server.server_port}").resolve_start()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     server.shutdown()
     server.server_close()
 
 
-@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that makes no topics by itself."""
+    if not resolved(CACHE).is_dir():
+        pytest.skip("needs a broker of its own, from Kafka's jars")
+    settings = {"auto.create.topics.enable": "false"}
+    with Broker.start(tmp_path_factory.mktemp("own") / "broker", libs=resolve_jars(CACHE), settings=settings) as broker:
+        yield broker
+
+
+@pytest.fixture
+def mortal(own_broker: Broker) -> Iterator[Kafka]:
+    """A broker that a test may end."""
+    if own_broker.pid is None:
+        own_broker.restart()
+    with closing(Kafka(own_broker)) as kafka:
+        yield kafka
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "stop"])
-def test_restart_of_the_broker_loses_and_doubles_nothing(tmp_path: Path, own: Any, how: str) -> None:
-    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE)) as broker:
-        kafka = Kafka(broker)
-        topic = kafka.new_topic()
-        kafka.produce(topic, 0, numbers(0, 100))
-        source = own(topic, bootstrap=broker.bootstrap)
-        with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
-            rows = read(feed, until=100)
-            getattr(broker, how)()
-            assert read(feed, until=1, timeout_s=1.5) == []
-            broker.restart()
-            kafka.produce(topic, 0, numbers(100, 200))
-            rows += read(feed, until=100)
-        kafka.close()
-        assert rows == list(range(200))
+def test_restart_of_the_broker_loses_and_doubles_nothing(
+    mortal: Kafka, own: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtrain.stream.patience.PATIENCE_S", 120.0)  # a broker may take long to start
+    topic = mortal.new_topic()
+    mortal.produce(topic, 0, numbers(0, 100))
+    source = own(topic, bootstrap=mortal.bootstrap)
+    with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
+        rows = read(feed, until=100)
+        getattr(mortal.broker, how)()
+        assert read(feed, until=1, timeout_s=1.5) == []
+        mortal.broker.restart()
+        mortal.produce(topic, 0, numbers(100, 200))
+        rows += read(feed, until=100, timeout_s=120)
+    assert rows == list(range(200))
 
 
-@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
-def test_broker_that_stays_away_is_said_by_the_feed(tmp_path: Path, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dtrain.stream.kafka.PATIENCE_S", 2.0)
-    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE)) as broker:
-        kafka = Kafka(broker)
-        topic = kafka.new_topic()
-        source = own(topic, bootstrap=broker.bootstrap)
-        with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
-            read(feed, until=1, timeout_s=0.5)
-            kafka.close()
-            broker.kill()
-            with pytest.raises(UnavailableError, match=broker.bootstrap):
-                read(feed, until=1, timeout_s=30)
+@pytest.mark.slow
+def test_broker_that_stays_away_is_said_by_the_feed(mortal: Kafka, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtrain.stream.patience.PATIENCE_S", 2.0)
+    topic = mortal.new_topic()
+    source = own(topic, bootstrap=mortal.bootstrap)
+    with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
+        read(feed, until=1, timeout_s=0.5)
+        mortal.close()
+        mortal.broker.kill()
+        with pytest.raises(UnavailableError, match=mortal.bootstrap):
+            read(feed, until=1, timeout_s=60)
 
 
-@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
-def test_dead_letters_to_a_broker_that_makes_no_topics_make_theirs(tmp_path: Path, own: Any) -> None:
-    settings = {"auto.create.topics.enable": "false"}
-    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE), settings=settings) as broker:
-        kafka = Kafka(broker)
-        topic = kafka.new_topic()
-        kafka.produce(topic, 0, [b"bad"])
-        source = own(topic, bootstrap=broker.bootstrap)
-        reject = RowRange(Partition(topic, 0), Position(0), Position(1), 0, rejects=(Reject(0, 0, "bad"),))
-        for _ in range(2):
-            assert source.send_rejects([reject], to_topic="letters", job_id="j") == 1
-        assert [record.value for record in kafka.read("letters")] == [b"bad", b"bad"]
-        kafka.close()
+@pytest.mark.slow
+def test_dead_letters_to_a_broker_that_makes_no_topics_make_theirs(mortal: Kafka, own: Any) -> None:
+    topic, letters = mortal.new_topic(), f"letters-{uuid.uuid4().hex[:8]}"
+    mortal.produce(topic, 0, [b"bad"])
+    source = own(topic, bootstrap=mortal.bootstrap)
+    reject = RowRange(Partition(topic, 0), Position(0), Position(1), 0, rejects=(Reject(0, 0, "bad"),))
+    for _ in range(2):
+        assert source.send_rejects([reject], to_topic=letters, job_id="j") == 1
+    assert [record.value for record in mortal.read(letters)] == [b"bad", b"bad"]

@@ -19,7 +19,7 @@ from dtrain.cli.processes import Register
 from tests.support.control_plane import eventually
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 class Home:
@@ -60,19 +60,33 @@ def _content(path: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home in which dtrain is up before each test."""
+def only_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home = Home(tmp_path_factory.mktemp("up") / "home")
-    home.up()
     yield home
     assert home.dtrain("down").returncode == Exit.OK
     assert home.left() == []
+
+
+@pytest.fixture
+def home(only_home: Home) -> Home:
+    """A home in which dtrain is up before each test."""
+    if not Register(only_home.folder)["ray"]:
+        only_home.up()
+    return only_home
 
 
 def test_up_makes_a_home_for_its_owner_alone(home: Home) -> None:
     modes = {name: oct((home.folder / name).stat().st_mode & 0o777) for name in (".", "logs", "token", "ray-token")}
     assert modes == {".": "0o700", "logs": "0o700", "token": "0o600", "ray-token": "0o600"}
     assert home.dtrain("list").stdout == "no jobs\n"
+
+
+def test_up_elsewhere_than_where_it_runs_is_refused(home: Home) -> None:
+    for option in ("--address", "--metrics-address"):
+        done = home.dtrain("up", option, "127.0.0.1:1")
+        assert done.returncode == Exit.CONFLICT, done.stderr
+        assert "not at 127.0.0.1:1\n  leave the address out, or stop it first with: dtrain down" in done.stderr
+    assert home.dtrain("up").returncode == Exit.OK
 
 
 def test_up_listens_on_loopback_alone(home: Home) -> None:
@@ -115,9 +129,7 @@ def test_ray_killed_is_started_again_with_a_new_control_plane(home: Home) -> Non
     assert home.dtrain("list").returncode == Exit.OK
 
 
-def test_down_ends_what_a_killed_head_has_left(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    home.up()
+def test_down_ends_what_a_killed_head_has_left(home: Home) -> None:
     folder = Register(home.folder)["ray"].facts["folder"]  # type: ignore[union-attr]
     os.kill(home.pid("ray"), signal.SIGKILL)
     assert home.dtrain("down").returncode == Exit.OK

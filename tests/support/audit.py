@@ -16,7 +16,7 @@ CODE = Path(__file__).parent / "audit_code"
 
 
 def audit_spec(
-    *, topic: str, bootstrap: str, folder: Path, num_ids: int, ends: dict[int, int], **changes: dict[str, object]
+    *, topic: str, bootstrap: str, folder: Path, num_ids: int, ends: dict[int, int], **changes: dict[str, object] | str
 ) -> JobSpec:
     """A job over `topic` that ends at `ends`; `changes` are laid over its sections."""
     job: dict[str, dict[str, object] | str] = {
@@ -31,7 +31,7 @@ def audit_spec(
     }
     for section, change in changes.items():
         known = job.get(section, {})
-        job[section] = {**(known if isinstance(known, dict) else {}), **change}
+        job[section] = {**known, **change} if isinstance(known, dict) and isinstance(change, dict) else change
     return JobSpec.model_validate(job)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from dtrain.checkpoint.attempts import claim
 from dtrain.checkpoint.commit import commit
 from dtrain.checkpoint.manifest import Manifest
+from dtrain.checkpoint.places import open_store
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.errors import StorageError
 from tests.support.checkpoints import BEGIN, extend, make_manifest
@@ -44,12 +45,12 @@ def write_until_it_fails(store: CheckpointStore, attempt: int, *, limit: int) ->
 
 def report_full(folder: Path, incarnation: int) -> dict[str, object]:
     """Fill the disk, look, free some space, go on."""
-    store = CheckpointStore(folder)
+    store = open_store(folder)
     attempt = claim(store, incarnation=incarnation, on_skip=print)
     parent, error, is_retriable = write_until_it_fails(store, attempt.number, limit=200)
     newest = store.find(None)
     store.verify(newest)
-    unfinished = [path.name for path in folder.rglob(".*")]
+    unfinished = [path.name for path in (folder / "unfinished").iterdir()]
     shutil.rmtree(folder.parent / "filler")
     after = write_next(store, attempt.number, parent, num_bytes=50_000, keep=2)
     store.verify(after)
@@ -64,7 +65,7 @@ def report_full(folder: Path, incarnation: int) -> dict[str, object]:
 
 def report_read_only(folder: Path, incarnation: int) -> dict[str, object]:
     """Three checkpoints, and a fourth that cannot be written."""
-    store = CheckpointStore(folder)
+    store = open_store(folder)
     attempt = claim(store, incarnation=incarnation, on_skip=print)
     parent, _, _ = write_until_it_fails(store, attempt.number, limit=3)
     subprocess.run(["mount", "-o", "remount,ro", folder.parent], check=True)
@@ -86,7 +87,7 @@ def main() -> None:
     if mode:
         print(json.dumps((report_full if mode == "full" else report_read_only)(folder, incarnation)))
         return
-    store = CheckpointStore(folder)
+    store = open_store(folder)
     attempt = claim(store, incarnation=incarnation, on_skip=print)
     parent = attempt.parent
     while True:

@@ -37,6 +37,11 @@ def extend(store: CheckpointStore, progress: Progress, *, rows: int = 3) -> Prog
     return progress.seal(store.put_segment(entries))
 
 
+def merged(store: CheckpointStore, progress: Progress) -> Progress:
+    """The same place, its segments merged as the ledger does it for the next checkpoint."""
+    return replace(progress, segments=store.merge(progress.segments))
+
+
 def make_manifest(store: CheckpointStore, attempt: int, progress: Progress, *, content: bytes | None = None) -> Manifest:
     """A manifest at `progress`, its blob (by default one that only this history has) in `store`."""
     blob = store.put_blob(progress.log_hash.encode() if content is None else content)

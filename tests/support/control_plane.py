@@ -6,13 +6,13 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from dtrain.control.server import ControlPlane, Settings
+from dtrain.control.server import Settings, control_plane
 from dtrain.job.memory import MemoryLauncher
 from dtrain.job.protocols import Launcher
 from dtrain.rpc.connection import Connection
@@ -23,7 +23,7 @@ def a_spec(name: str = "flights", **workers: float) -> JobSpec:
     return JobSpec.model_validate(
         {
             "name": name,
-            "task": "dtrain.tasks.tabular:Classifier",
+            "task": "tasks:Clicks",
             "source": {"topic": "flights", "bootstrap": "localhost:9092"},
             "checkpoint": {"to": "file:///tmp/nowhere"},
             "workers": {"min": 1, "max": 1, "cpus": 1, **workers},
@@ -34,21 +34,22 @@ def a_spec(name: str = "flights", **workers: float) -> JobSpec:
 @contextmanager
 def a_control_plane(home: Path, launcher: Launcher, *, address: str = "127.0.0.1:0") -> Iterator[Connection]:
     """A control plane on free ports, in a thread with its own event loop."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
+    ready: Future[Connection] = Future()
+    end: Future[None] = Future()
 
-    async def make() -> ControlPlane:
-        return ControlPlane(Settings(home=home, logs_dir=home / "logs", address=address), launcher)
+    async def live() -> None:
+        async with control_plane(Settings(home=home, logs_dir=home / "logs", address=address), launcher) as connection:
+            ready.set_result(connection)
+            await asyncio.wrap_future(end)
 
-    plane = asyncio.run_coroutine_threadsafe(make(), loop).result()
-    try:
-        yield asyncio.run_coroutine_threadsafe(plane.start(), loop).result(30)
-    finally:
-        asyncio.run_coroutine_threadsafe(plane.stop(), loop).result(30)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(asyncio.run, live())
+        running.add_done_callback(lambda done: ready.done() or ready.set_exception(done.exception()))
+        try:
+            yield ready.result(90)
+        finally:
+            end.set_result(None)
+        running.result(90)
 
 
 def start_process(home: Path, *, address: str = "127.0.0.1:0", num_steps: int | None = None) -> subprocess.Popen[bytes]:
@@ -60,7 +61,7 @@ def start_process(home: Path, *, address: str = "127.0.0.1:0", num_steps: int | 
     return process
 
 
-def eventually(is_true: Callable[[], bool], *, within_s: float = 10.0) -> None:
+def eventually(is_true: Callable[[], bool], *, within_s: float = 60.0) -> None:
     """Returns as soon as `is_true`; fails when it is not in time."""
     deadline_s = time.monotonic() + within_s
     while not is_true():
@@ -73,7 +74,8 @@ def main() -> None:
 
     home, address, num_steps = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
     settings = Settings(home=home, logs_dir=home / "logs", address=address)
-    serve(settings, MemoryLauncher(num_steps=num_steps), on_ready=lambda _: print("ready", flush=True))
+    launcher = MemoryLauncher(num_steps=num_steps)
+    asyncio.run(serve(settings, launcher, on_ready=lambda _: print("ready", flush=True)))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ class HookedFiles(LocalFiles):
         self.hook("create", name)
         return super().create(name, content)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, *parts: bytes | memoryview) -> None:
         self.hook("put", name)
-        super().put(name, content)
+        super().put(name, *parts)
 
     def read(self, name: str) -> bytes:
         self.hook("read", name)
@@ -34,7 +34,7 @@ class HookedFiles(LocalFiles):
         self.hook("modified", folder)
         return super().modified(folder)
 
-    def delete(self, name: str, *, seen_s: float) -> bool:
+    def delete(self, name: str, *, seen_s: float | None = None) -> bool:
         self.hook("delete", name)
         return super().delete(name, seen_s=seen_s)
 

@@ -6,14 +6,13 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import NewPartitions, NewTopic
 
-from dtrain.stream.broker import Broker, find_broker
+from deploy.kafka.broker import Broker, find_broker
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -34,6 +33,7 @@ class Kafka:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self._producer: KafkaProducer | None = None
+        self._aborting: KafkaProducer | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -69,18 +69,24 @@ class Kafka:
             )
             for i, value in enumerate(values)
         ]
-        self._producer.flush(timeout=30)
-        return [future.get(timeout=30).offset for future in sent]
+        self._producer.flush(timeout=90)
+        return [future.get(timeout=90).offset for future in sent]
+
+    def produce_part(self, topic: str, held: Mapping[int, Sequence[bytes]], part: int, *, of: int = 4) -> None:
+        """Write the `part`-th of `of` equal parts of what is held for each partition: a job that ends behind all does not end before."""
+        for partition, values in held.items():
+            self.produce(topic, partition, values[len(values) * part // of : len(values) * (part + 1) // of])
 
     def produce_aborted(self, topic: str, partition: int, values: Iterable[bytes]) -> None:
         """Write `values` in a transaction that is then aborted: offsets that nobody reads."""
-        with closing(self.producer(transactional_id=uuid.uuid4().hex)) as producer:
-            producer.init_transactions()
-            producer.begin_transaction()
-            for value in values:
-                producer.send(topic, value, partition=partition)
-            producer.flush(timeout=30)
-            producer.abort_transaction()
+        if self._aborting is None:
+            self._aborting = self.producer(transactional_id=uuid.uuid4().hex)
+            self._aborting.init_transactions()
+        self._aborting.begin_transaction()
+        for value in values:
+            self._aborting.send(topic, value, partition=partition)
+        self._aborting.flush(timeout=90)
+        self._aborting.abort_transaction()
 
     def read(self, topic: str) -> list[Any]:
         """Everything that `topic` holds now, as kafka-python's records, partition by partition."""
@@ -94,18 +100,38 @@ class Kafka:
                 found += [record for records in consumer.poll(timeout_ms=200).values() for record in records]
         return sorted(found, key=lambda record: (record.partition, record.offset))
 
+    def committed(self, group: str) -> dict[str, int]:
+        """What a consumer group has given back: `topic:partition` → offset."""
+        with self.admin() as admin:
+            found = admin.list_group_offsets(group)[group]
+        return {f"{tp.topic}:{tp.partition}": at.offset for tp, at in found.items()}
+
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
         """Delete the records before `offset`."""
         with self.admin() as admin:
             admin.delete_records({TopicPartition(topic, partition): offset})
 
-    def recreate(self, topic: str, *, partitions: int = 1) -> None:
-        """Delete `topic` and make another one of its name."""
+    def delete(self, topic: str) -> None:
+        """Delete `topic`."""
         with self.admin() as admin:
             admin.delete_topics([topic])
             while topic in admin.list_topics():
                 time.sleep(0.05)
+        self.close()  # the producer would learn late of another one of its name
+
+    def recreate(self, topic: str, *, partitions: int = 1) -> None:
+        """Delete `topic` and make another one of its name."""
+        self.delete(topic)
         self.new_topic(partitions=partitions, name=topic)
+
+    def add_partitions(self, topic: str, number: int) -> None:
+        """Make so many more partitions of `topic`, and wait until they can be written."""
+        with self.admin() as admin:
+            total = len(admin.describe_topics([topic])[0]["partitions"]) + number
+            admin.create_partitions({topic: NewPartitions(total)})
+            while len(admin.describe_topics([topic])[0]["partitions"]) < total:
+                time.sleep(0.05)
+        self.close()  # the producer would learn of them late
 
     def producer(self, **options: Any) -> KafkaProducer:
         """A producer of one's own; the caller closes it."""
@@ -118,6 +144,7 @@ class Kafka:
         return KafkaAdminClient(bootstrap_servers=self.bootstrap)
 
     def close(self) -> None:
-        if self._producer is not None:
-            self._producer.close(timeout=2)
-            self._producer = None
+        for producer in (self._producer, self._aborting):
+            if producer is not None:
+                producer.close(timeout=2)
+        self._producer = self._aborting = None

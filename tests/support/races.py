@@ -7,18 +7,19 @@ the scheduler lets it go on, so a pause or a kill may fall between any two. The 
 import random
 import threading
 from collections.abc import Callable
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 
 from dtrain.checkpoint.attempts import claim
 from dtrain.checkpoint.commit import commit
 from dtrain.checkpoint.manifest import Manifest
+from dtrain.checkpoint.places import open_store
 from dtrain.checkpoint.store import CheckpointStore
-from dtrain.errors import FencedError
-from dtrain.steplog.entries import GENESIS
+from dtrain.errors import CorruptError, FencedError
+from dtrain.steplog.entries import GENESIS, extend_hash
 from dtrain.steplog.fences import ManifestRef
-from dtrain.steplog.segments import hash_of
-from tests.support.checkpoints import BEGIN, extend, make_manifest
+from tests.support.checkpoints import BEGIN, extend, make_manifest, merged
 from tests.support.faulty_files import HookedFiles
 
 WRITES = {"create", "delete"}
@@ -74,7 +75,7 @@ class Race:
     """One history. `run` raises ViolationError when an invariant breaks."""
 
     def __init__(self, root: Path, rng: random.Random) -> None:
-        self.root, self.rng, self.store = root, rng, CheckpointStore(root)
+        self.root, self.rng, self.store = root, rng, open_store(root)
         self.live: list[Actor] = []
         self.incarnation, self.faults = 0, rng.choice((1, 2, 4, 8))
         self.flushed: set[ManifestRef] = set()
@@ -139,12 +140,12 @@ class Race:
             self._bury(actor)
 
     def _coordinate(self, me: Actor, incarnation: int) -> None:
-        store = CheckpointStore(self.root, files=HookedFiles(self.root, me.stop_before))
+        store = CheckpointStore(HookedFiles(self.root, me.stop_before))
         attempt = claim(store, incarnation=incarnation, on_skip=self._refuse_skip)
         parent = attempt.parent
         for _ in range(4):
             # Rows differ by attempt, so that the histories of two attempts do.
-            progress = extend(store, parent.progress, rows=attempt.number) if parent else BEGIN
+            progress = extend(store, merged(store, parent.progress), rows=attempt.number) if parent else BEGIN
             parent = make_manifest(store, attempt.number, progress)
             self._commit(store, parent)
 
@@ -160,7 +161,7 @@ class Race:
     def _check(self) -> None:
         line = [self.store.read_manifest(ref) for ref in self.store.history()]
         for manifest in line:
-            self.store.verify(manifest)
+            self._verify(manifest)
             if manifest.ref not in self.flushed:
                 raise ViolationError(f"inv 13: {manifest.name} counts and its dead letters were not flushed")
         if self.effects and not line:
@@ -174,8 +175,14 @@ class Race:
             if not self._extends(line[-1], manifest):
                 raise ViolationError(f"inv 13: effects of {manifest.name} left, and {line[-1].name} does not hold it")
 
+    def _verify(self, manifest: Manifest) -> None:
+        try:
+            self.store.verify(manifest)
+        except CorruptError as error:
+            raise ViolationError(f"inv 6: {manifest.name} counts and is not whole: {error}") from error
+
     def _extends(self, later: Manifest, earlier: Manifest) -> bool:
         if later.progress.plan_number < earlier.progress.plan_number:
             return False
         entries = [e for e in self.store.entries(later.progress) if e.number <= earlier.progress.plan_number]
-        return hash_of(GENESIS, entries) == earlier.progress.log_hash
+        return reduce(extend_hash, entries, GENESIS) == earlier.progress.log_hash

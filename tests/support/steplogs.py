@@ -1,12 +1,14 @@
 """Hypothesis strategies for the words of the step log."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
 from dtrain.steplog.entries import Entry, StepKind
+from dtrain.steplog.moves import Move
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.ranges import Reject, RowRange
+from dtrain.steplog.spans import Part
 
 TEXT = st.text(st.characters(), max_size=12)
 """Half characters included: a bad record may hold them."""
@@ -33,11 +35,26 @@ def ranges(draw: st.DrawFn, partition: Partition | None = None, start: Position 
 
 
 RANGE = ranges()
+MOVE = st.builds(
+    Move,
+    PARTITION,
+    st.none() | POSITION,
+    st.none() | POSITION,
+    st.sampled_from(("added", "deleted", "truncated", "changed", "recreated", "gone", "lag")),
+)
 ENTRY = st.builds(
-    Entry, st.integers(1, 10**6), st.sampled_from(StepKind), st.lists(RANGE, max_size=3).map(tuple), st.integers(0, 10**6)
+    Entry,
+    st.integers(1, 10**6),
+    st.sampled_from(StepKind),
+    st.lists(RANGE, max_size=3).map(tuple),
+    st.integers(0, 10**6),
+    st.sampled_from(("", "non_finite")),
+    st.lists(MOVE, max_size=2).map(tuple),
+    st.lists(st.tuples(TEXT, TEXT), max_size=1).map(tuple),
+    st.none() | st.builds(Part, *(st.integers(0, 2**40) for _ in range(4))),
 )
 LOG = st.builds(
-    lambda first, entries: [Entry(first + i, e.kind, e.ranges, e.num_rows) for i, e in enumerate(entries)],
+    lambda first, entries: [replace(e, number=first + i) for i, e in enumerate(entries)],
     st.integers(1, 1000),
     st.lists(ENTRY, min_size=1, max_size=4),
 )
@@ -68,7 +85,8 @@ def runs(draw: st.DrawFn) -> Run:
             taken.append(draw(ranges(partition, at[partition])))
             at[partition] = taken[-1].end
         kind = StepKind.DATA if sum(r.num_rows for r in taken) else StepKind.CHECKPOINT
-        entries.append(Entry(number, kind, tuple(taken), sum(r.num_rows for r in taken)))
+        skipped = draw(st.sampled_from(("", "non_finite"))) if kind is StepKind.DATA else ""
+        entries.append(Entry(number, kind, tuple(taken), sum(r.num_rows for r in taken), skipped))
     return Run(start, entries)
 
 

@@ -1,0 +1,9 @@
+"""The audit's task over rows that are large: 4 KB each, of which the id alone counts."""
+
+from audit_task import AuditTask
+
+import dtrain
+
+
+class WideTask(AuditTask):
+    features = dtrain.Schema({"id": "int64", "x": "float32[1024]"})
