@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Literal
 
 STEADY = 1.3
 """If a peer's own runs differ by more than this factor, the machine was not quiet and the comparison is void."""
@@ -31,30 +32,38 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the results. `goal` is of the ratio, and met from below."""
+    """One line of the results."""
 
     id: str
     figure: str
     dtrain: float
-    peer: float
-    peer_name: str
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-    peer_spread: float
-    pairs: int
     goal: float
+    goal_of: Literal["ratio", "dtrain"]
     met: bool | None
     """None when the run is void."""
+    is_more_better: bool = False
+    peer: float | None = None
+    peer_name: str = ""
+    ratio: float | None = None
+    """dtrain's measure over its peer's."""
+    ratio_min: float | None = None
+    ratio_max: float | None = None
+    peer_spread: float | None = None
+    """Of the peer's own runs; None where those are not repetitions of one thing."""
+    pairs: int = 1
 
     @classmethod
-    def of(cls, pairs: Pairs, *, id: str, figure: str, peer_name: str, goal: float) -> Figure:  # noqa: A002
-        """Medians of `pairs`; a smaller measure is a better one."""
+    def of(cls, pairs: Pairs, *, id: str, figure: str, peer_name: str, goal: float, is_more_better: bool = False) -> Figure:  # noqa: A002
+        """Medians of `pairs`; the goal is of their ratio, and met from below unless more is better."""
         ratios = pairs.ratios
         return cls(
             id=id,
             figure=figure,
             dtrain=median(pairs.dtrain),
+            goal=goal,
+            goal_of="ratio",
+            met=None if pairs.is_void else _is_met(median(ratios), goal=goal, is_more_better=is_more_better),
+            is_more_better=is_more_better,
             peer=median(pairs.peer),
             peer_name=peer_name,
             ratio=median(ratios),
@@ -62,22 +71,57 @@ class Figure:
             ratio_max=max(ratios),
             peer_spread=max(pairs.peer) / min(pairs.peer),
             pairs=len(ratios),
+        )
+
+    @classmethod
+    def absolute(
+        cls,
+        dtrain: float,
+        *,
+        id: str,  # noqa: A002
+        figure: str,
+        goal: float,
+        is_more_better: bool = False,
+        peer: float | None = None,
+        peer_name: str = "",
+        pairs: int = 1,
+    ) -> Figure:
+        """A figure whose goal is of dtrain's own measure; a peer's stands beside it."""
+        return cls(
+            id=id,
+            figure=figure,
+            dtrain=dtrain,
             goal=goal,
-            met=None if pairs.is_void else median(ratios) <= goal,
+            goal_of="dtrain",
+            met=_is_met(dtrain, goal=goal, is_more_better=is_more_better),
+            is_more_better=is_more_better,
+            peer=peer,
+            peer_name=peer_name,
+            ratio=dtrain / peer if peer else None,
+            pairs=pairs,
         )
 
     def sentence(self) -> str:
         """The figure for people."""
-        verdict = {True: "goal met", False: "goal missed", None: f"void: the peer's runs differ by {self.peer_spread:.2f}x"}
-        return (
-            f"{self.id} {self.figure}: dtrain {self.dtrain:.4g}, {self.peer_name} {self.peer:.4g}, ratio {self.ratio:.3f} "
-            f"({self.ratio_min:.3f} to {self.ratio_max:.3f} over {self.pairs} pairs), goal {self.goal:g}: {verdict[self.met]}"
-        )
+        verdict = {
+            True: "goal met",
+            False: "goal missed",
+            None: f"void: the peer's runs differ by {self.peer_spread or 0:.2f}x",
+        }
+        peer = "" if self.peer is None else f", {self.peer_name} {self.peer:.4g}"
+        ratio = "" if self.ratio is None else f", ratio {self.ratio:.3f}"
+        spread = "" if self.ratio_min is None else f" ({self.ratio_min:.3f} to {self.ratio_max:.3f} over {self.pairs} pairs)"
+        bound = f"{self.goal_of} {'at least' if self.is_more_better else 'at most'} {self.goal:g}"
+        return f"{self.id} {self.figure}: dtrain {self.dtrain:.4g}{peer}{ratio}{spread}; {bound}: {verdict[self.met]}"
 
     def line(self) -> str:
         """The figure for programs: one JSON object."""
         rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in asdict(self).items()}
         return json.dumps(rounded)
+
+
+def _is_met(value: float, *, goal: float, is_more_better: bool) -> bool:
+    return value >= goal if is_more_better else value <= goal
 
 
 def alternate(dtrain: Callable[[], float], peer: Callable[[], float], *, pairs: int) -> Pairs:

@@ -10,6 +10,7 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from benchmarks.p01_workload import NUM_BLOCKS, NUM_FEATURES, Numbers, PerceptronTask, arguments, rows, timed
+from dtrain.policy.slices import even_shares, slices_of
 from dtrain.spec.job import BatchSpec, CheckpointSpec, JobSpec, SourceSpec
 from dtrain.steplog.entries import Plan, StepKind
 from dtrain.steplog.positions import Partition, Position
@@ -35,8 +36,7 @@ def main() -> None:
         task.features,
         num_slices=spec.batch.num_slices,
         is_exact=False,
-        rank=group.rank,
-        world_size=group.world_size,
+        slices=slices_of(group.rank, shares=even_shares(group.world_size, num_slices=spec.batch.num_slices)),
         device=replica.device,
     )
     blocks = {number: _block(x, y) for number, (x, y) in enumerate(rows(args.rows))}

@@ -8,11 +8,27 @@ python -m benchmarks.run --list
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from importlib import import_module
 
 from benchmarks import machine
 
-BENCHMARKS = {"P1": "benchmarks.p01_step_time"}
+BENCHMARKS = {
+    "P1": "benchmarks.p01_step_time",
+    "P2": "benchmarks.p02_throughput",
+    "P3": "benchmarks.p03_ray_data",
+    "P4": "benchmarks.p04_ingest",
+    "P5": "benchmarks.p05_json",
+    "P6": "benchmarks.p06_recovery",
+    "P7": "benchmarks.p07_freeze",
+    "P8": "benchmarks.p08_goodput",
+    "P9": "benchmarks.p09_checkpoint_gap",
+    "P10": "benchmarks.p10_log_price",
+    "P11": "benchmarks.p11_freshness",
+    "P14": "benchmarks.p14_growth",
+    "READERS": "benchmarks.readers",
+}
 """Id → module; its `run(pairs)` measures and gives figures, its docstring says what and against whom."""
 
 
@@ -32,6 +48,7 @@ def main() -> None:
         for name, module in modules.items():
             print((module.__doc__ or name).splitlines()[0])
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then too
     print(machine.describe())
     figures = []
     for name, module in modules.items():
