@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench proto
+.PHONY: help setup demo test chaos lint format bench proto
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -15,8 +15,11 @@ setup: ## install everything that the others need (they do it themselves)
 demo: setup ## a year of real flights, live, a worker killed, a suspend, and the proof (3 minutes)
 	@$(PYTHON) -m examples.flights.demo
 
-test: setup ## all tests, on real Kafka, Ray and gRPC (10 minutes); some: make test ARGS="tests/unit -x"
-	$(PYTHON) -m pytest $(ARGS)
+test: setup ## all tests, on real Kafka, Ray and gRPC (24 minutes); some: make test ARGS="tests/unit -x"
+	$(PYTHON) -m pytest -n 2 --dist worksteal $(ARGS)
+
+chaos: setup ## a live job in a storm of faults, and the count of every record: make chaos SEED=7 DURATION_S=240
+	@$(PYTHON) -m tests.fault.chaos --seed $(or $(SEED),7) --duration-s $(or $(DURATION_S),240)
 
 lint: ## style, types, imports, protos
 	@deploy/setup.sh python

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deploy.kafka.broker import DOCKER_IMAGE, resolve_jars, resolved
 from dtrain.errors import DtrainError, UnavailableError
-from dtrain.stream.broker import DOCKER_IMAGE, resolve_jars, resolved
 
 JAVA = 17
 

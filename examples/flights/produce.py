@@ -83,10 +83,11 @@ def main() -> None:
     parser.add_argument("--bootstrap", required=True, help="Kafka's address, host:port")
     parser.add_argument("--topic", default="flights", help=f"an existing topic of {NUM_PARTITIONS} partitions")
     parser.add_argument("--rate", type=float, default=5000, help="rows a second")
-    parser.add_argument("--rows", type=int, default=None, help="only so many of the first rows")
+    parser.add_argument("--rows", type=int, default=None, help="only so many rows")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many of the first rows")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    produce(flights().slice(0, args.rows), bootstrap=args.bootstrap, topic=args.topic, rate=args.rate)
+    produce(flights().slice(args.skip, args.rows), bootstrap=args.bootstrap, topic=args.topic, rate=args.rate)
 
 
 if __name__ == "__main__":

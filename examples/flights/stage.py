@@ -18,7 +18,7 @@ from typing import Any
 
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from dtrain.stream.broker import find_broker
+from deploy.kafka.broker import find_broker
 from examples.flights.produce import NUM_PARTITIONS
 
 ROOT = Path(__file__).parents[2]
