@@ -101,7 +101,9 @@ def by_librdkafka(args: Any) -> Batches:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
     options = {"group.id": "p4", "enable.auto.commit": False, "enable.partition.eof": True, "fetch.wait.max.ms": 50}
-    consumer = Consumer({"bootstrap.servers": args.bootstrap, "fetch.message.max.bytes": 8 << 20} | options)
+    # Its own defaults stop fetching for a second once 64 MiB wait to be consumed.
+    queue = {"fetch.message.max.bytes": 8 << 20, "queued.max.messages.kbytes": 256 << 10, "fetch.queue.backoff.ms": 5}
+    consumer = Consumer({"bootstrap.servers": args.bootstrap} | queue | options)
     consumer.assign([TopicPartition(args.topic, args.partition, OFFSET_BEGINNING)])
     is_done = False
     while not is_done:
