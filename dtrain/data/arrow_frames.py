@@ -20,11 +20,12 @@ BrokenError = struct.error
 
 
 class Frames(NamedTuple):
-    """A stream's outline: where its schema and itself end, and its bodies' bytes when unpacked."""
+    """A stream's outline: where its first frame and itself end, its bodies' bytes when unpacked, and how many frames there are."""
 
-    schema_end: int
+    first_end: int
     end: int
     num_bytes: int
+    num_frames: int
 
 
 def frames_of(value: bytes, start: int) -> Frames:
@@ -35,7 +36,7 @@ def frames_of(value: bytes, start: int) -> Frames:
     Raises:
         BrokenError: there is no such stream.
     """
-    at, schema_end, num_bytes, dictionary_bytes = start, 0, 0, 0
+    at, first_end, num_bytes, dictionary_bytes, num_frames = start, 0, 0, 0, 0
     while at < len(value):
         marker, size = _HEAD.unpack_from(value, at)
         at += _HEAD.size
@@ -51,8 +52,15 @@ def frames_of(value: bytes, start: int) -> Frames:
         elif kind == _RECORDS:
             num_bytes += _unpacked(value, header, body, body_bytes)
         at = body + body_bytes
-        schema_end = schema_end or at
-    return Frames(schema_end, at, num_bytes)
+        first_end = first_end or at
+        num_frames += 1
+    return Frames(first_end, at, num_bytes, num_frames)
+
+
+def is_swapped(schema: bytes) -> bool:
+    """Whether the frame of a schema says that numbers begin with their highest byte."""
+    endianness = _place(schema, _message(schema, _HEAD.size)[1], 0)
+    return bool(endianness and schema[endianness])
 
 
 def dictionary_of(message: bytes) -> tuple[int, bool]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dtrain.data.arrow_frames import BrokenError, Frames, frames_of
+from dtrain.data.arrow_frames import BrokenError, Frames, frames_of, is_swapped
 from dtrain.data.block import RawRecord
 from dtrain.data.columns import ColumnError, indices_of, is_list
 from dtrain.data.messages import MESSAGE_BYTES, Rows, add_halving, most_rows, row_bytes, taken, too_many
@@ -41,9 +41,14 @@ class _Message(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How to read the streams of one schema: its columns that are wanted, and their order where it is another one."""
+    """How to read the streams of one schema: its columns that are wanted, and their order where it is another one.
+
+    Args:
+        whole: the stream's own schema where all of its columns are wanted as they stand there; else None.
+    """
 
     options: pa.ipc.IpcReadOptions
+    whole: pa.Schema | None
     order: list[int]
     schema: pa.Schema
     has_dictionaries: bool
@@ -101,9 +106,10 @@ class _Opener:
         if not start and frames.end != len(value):
             raise ColumnError("bytes behind the end of the Arrow IPC stream")
         stream = pa.py_buffer(value).slice(start) if start else value
-        layout = self._layouts[self._last] if is_known else self._layout(value[start : frames.schema_end], stream)
+        layout = self._layouts[self._last] if is_known else self._layout(value[start : frames.first_end], stream)
         batches, num_all, num_rows = [], 0, 0
-        for batch in pa.ipc.open_stream(stream, options=layout.options):
+        is_lone = is_known and not start and frames.num_frames == 1 and layout.whole is not None
+        for batch in [_lone_batch(value, layout, len(self._last))] if is_lone else pa.ipc.open_stream(stream, options=layout.options):
             num_all += 1
             num_rows += batch.num_rows
             if num_rows > self._most_rows:
@@ -121,7 +127,7 @@ class _Opener:
     def _layout(self, schema_bytes: bytes, stream: bytes | pa.Buffer) -> _Layout:
         layout = self._layouts.get(schema_bytes)
         if layout is None:
-            layout = self._layout_of(pa.ipc.open_stream(stream).schema)
+            layout = self._layout_of(pa.ipc.open_stream(stream).schema, is_plain=not is_swapped(schema_bytes))
             if len(schema_bytes) > _KNOWN_BYTES:
                 return layout
             if len(self._layouts) >= _KNOWN_LAYOUTS:
@@ -130,7 +136,7 @@ class _Opener:
         self._last = schema_bytes
         return layout
 
-    def _layout_of(self, found: pa.Schema) -> _Layout:
+    def _layout_of(self, found: pa.Schema, *, is_plain: bool) -> _Layout:
         indices = indices_of(found, self._schema)
         has_dictionaries = [_has_dictionary(found.field(index).type, found.field(index).name) for index in indices]
         wanted = sorted(indices)
@@ -140,7 +146,13 @@ class _Opener:
         if same is None:
             self._selected = [*self._selected[-_KNOWN_LAYOUTS:], selected]
         options = pa.ipc.IpcReadOptions(included_fields=wanted)
-        return _Layout(options, order, selected if same is None else same, any(has_dictionaries))
+        whole = found if is_plain and len(wanted) == len(found) and not any(has_dictionaries) else None
+        return _Layout(options, whole, order, selected if same is None else same, any(has_dictionaries))
+
+
+def _lone_batch(value: bytes, layout: _Layout, start: int) -> pa.RecordBatch:
+    """The only frame behind the schema, read without making a reader for the stream, which takes as long as all the rest."""
+    return pa.ipc.read_record_batch(pa.py_buffer(value).slice(start), layout.whole)
 
 
 def _has_dictionary(kind: pa.DataType, name: str) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
+from crc32c import crc32c
 
 from dtrain.data.block import Block, RawRecord
 from dtrain.data.messages import ReadRows
@@ -60,10 +60,10 @@ def decode(
 
 
 def crc_of(record: RawRecord) -> int:
-    """CRC-32 of a record's key and value, in this order, unless it says another; what is absent counts as empty."""
+    """CRC-32C of a record's key and value, in this order, unless it says another; what is absent counts as empty."""
     if record.crc is not None:
         return record.crc
-    return zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
+    return crc32c(record.value or b"", crc32c(record.key or b""))
 
 
 def joined(batches: Sequence[pa.RecordBatch], schema: Schema) -> pa.RecordBatch:

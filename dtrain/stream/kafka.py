@@ -285,6 +285,8 @@ class KafkaTail:
         """See `Tail.poll`."""
         with self._heard.mapped():
             found = self._consumer.poll(timeout_ms=int(max_wait_s * 1000))
+            if found:  # by itself it fetches what comes next only when it is asked for it, if it has waited for these
+                self._consumer._fetcher.send_fetches()
         # `position` of the consumer would walk all partitions for each, and wait for those without a leader.
         places = self._consumer._subscription.assignment
         fetched = []

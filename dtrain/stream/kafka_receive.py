@@ -6,7 +6,9 @@ before anybody reads it; and it gives up a connection whose answer is not whole 
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +21,12 @@ from kafka.protocol.frame import KafkaBytes
 
 HEAD_BYTES = 4096
 """Received at a time while it is not known how long the response is."""
+
+BULK_BYTES = 256 << 10
+"""From how much on what is missing of a response is awaited in one call, without the interpreter."""
+
+_BULK_WAIT = struct.pack("@ll", 0, 5_000)
+"""How long, as a `timeval`: 5 ms."""
 
 
 class Frame(KafkaBytes):  # type: ignore[misc]
@@ -82,9 +90,12 @@ def _receive(transport: Any) -> tuple[bytes, Exception | None]:
     try:
         while transport._protocol is not None and not transport._closed:
             while room := _room(transport._protocol.parser):
-                if not (num_bytes := transport._sock.recv_into(room)):
+                is_bulk = len(room) >= BULK_BYTES and not isinstance(transport._sock, ssl.SSLSocket)
+                if not (num_bytes := (_receive_bulk if is_bulk else _receive_some)(transport._sock, room)):
                     return b"", KafkaConnectionError("socket disconnected")
                 transport._protocol.parser._rbuffer._idx += num_bytes
+                if is_bulk and num_bytes < len(room):
+                    return b"", None  # what is slow to come keeps nobody else waiting
             if not (head := transport._sock.recv(HEAD_BYTES)):
                 # What came just before the end, as a refusal does, is heard first: the end is still there the next time.
                 return b"", None if has_come else KafkaConnectionError("socket disconnected")
@@ -97,6 +108,23 @@ def _receive(transport: Any) -> tuple[bytes, Exception | None]:
     except OSError as error:
         return b"", KafkaConnectionError(error)
     return b"", None
+
+
+def _receive_some(sock: socket.socket, room: memoryview) -> int:
+    return sock.recv_into(room)
+
+
+def _receive_bulk(sock: socket.socket, room: memoryview) -> int:
+    """As much of `room` as comes within some milliseconds.
+
+    Why: whoever receives it piece by piece asks for the interpreter after each, and gets it from a thread that decodes once in 5 ms only.
+    """
+    sock.setblocking(True)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _BULK_WAIT)
+        return sock.recv_into(room, 0, socket.MSG_WAITALL)
+    finally:
+        sock.setblocking(False)
 
 
 def _late(connection: Any, answer: Future, sent_at_s: float, timeout_at_s: float) -> None:

@@ -24,6 +24,9 @@ from dtrain.data.block import RawRecord, new_record
 _PREFIX = struct.Struct(">qi")
 """Of a batch: its first offset, and how many bytes follow."""
 
+LARGE_BYTES = 4096
+"""A batch whose records are larger than this on average is not copied as a whole before its values are."""
+
 _MAGIC = 16
 """Where its format's number stands."""
 
@@ -107,7 +110,9 @@ def records_of(batch: Batch) -> list[RawRecord]:
         CorruptRecordError: they are not as the batch says.
     """
     batch._maybe_uncompress()
-    buffer, at = bytes(batch._buffer), batch._pos
+    # Large values are copied once, one by one; of small ones, a slice of bytes takes a third of the time of one of a view.
+    is_large = len(batch._buffer) > LARGE_BYTES * batch.records_count
+    buffer, at = memoryview(batch._buffer) if is_large else bytes(batch._buffer), batch._pos
     base_offset, first_ms = batch.base_offset, batch.first_timestamp
     appended_ms = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
     found: list[RawRecord] = []
@@ -135,14 +140,17 @@ def records_of(batch: Batch) -> list[RawRecord]:
                 key, at = None, at + 1
             else:
                 size, at = decode_varint(buffer, at)
-                key, at = (None, at) if size < 0 else (buffer[at : at + size], at + size)
+                key, at = (None, at) if size < 0 else (bytes(buffer[at : at + size]), at + size)
             if (low := buffer[at]) < 128:
                 size, at = (low >> 1) ^ -(low & 1), at + 1
             elif (high := buffer[at + 1]) < 128:
                 size, at = (low & 127 | high << 7) >> 1 ^ -(low & 1), at + 2
             else:
                 size, at = decode_varint(buffer, at)
-            value, at = (None, at) if size < 0 else (buffer[at : at + size], at + size)
+            if size < 0:
+                value = None
+            else:
+                value, at = bytes(buffer[at : at + size]) if is_large else buffer[at : at + size], at + size
             if at > end:
                 break
             at = end
