@@ -53,7 +53,9 @@ def by_dtrain(args: Any, engine: str) -> Batches:
     from dtrain.data.staging import Staging
     from dtrain.spec.job import JobSpec
     from dtrain.steplog.positions import Partition
-    from dtrain.stream.sources import open_source
+    from dtrain.stream.sources import collect_seldom, open_source
+
+    collect_seldom()
 
     formats = {"raw": {"type": "raw", "decoder": "benchmarks.p04_sides:decode_rows"}}
     fields = {"topic": args.topic, "bootstrap": args.bootstrap, "engine": engine, "start": "earliest", "end": "latest"}

@@ -109,7 +109,9 @@ class _Opener:
         layout = self._layouts[self._last] if is_known else self._layout(value[start : frames.first_end], stream)
         batches, num_all, num_rows = [], 0, 0
         is_lone = is_known and not start and frames.num_frames == 1 and layout.whole is not None
-        for batch in [_lone_batch(value, layout, len(self._last))] if is_lone else pa.ipc.open_stream(stream, options=layout.options):
+        for batch in (
+            [_lone_batch(value, layout, len(self._last))] if is_lone else pa.ipc.open_stream(stream, options=layout.options)
+        ):
             num_all += 1
             num_rows += batch.num_rows
             if num_rows > self._most_rows:

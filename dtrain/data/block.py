@@ -20,7 +20,7 @@ class RawRecord(NamedTuple):
     value: bytes | None
     timestamp_ms: int
     crc: int | None = None
-    """What tells it from another at its offset, where that is not the CRC-32 of its key and value."""
+    """What tells it from another at its offset, where that is not the CRC-32C of its key and value."""
 
 
 new_record: Callable[[tuple[int, bytes | None, bytes | None, int, int | None]], RawRecord] = partial(tuple.__new__, RawRecord)

@@ -63,7 +63,7 @@ def crc_of(record: RawRecord) -> int:
     """CRC-32C of a record's key and value, in this order, unless it says another; what is absent counts as empty."""
     if record.crc is not None:
         return record.crc
-    return crc32c(record.value or b"", crc32c(record.key or b""))
+    return crc32c(record.value or b"", crc32c(record.key)) if record.key else crc32c(record.value or b"")
 
 
 def joined(batches: Sequence[pa.RecordBatch], schema: Schema) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dtrain.data.block import RawRecord
 from dtrain.data.columns import ColumnError, indices_of
-from dtrain.data.messages import Rows, add_halving, most_rows, row_bytes, taken, too_many
+from dtrain.data.messages import BLOCK_BYTES, Rows, add_halving, most_rows, row_bytes, taken, too_many
 from dtrain.data.schema import Schema
 from dtrain.errors import TaskError
 from dtrain.spec.formats import RawFormat
@@ -42,7 +42,8 @@ class RawReader:
         """The rows that the decoder makes of the records."""
         rows = Rows()
         width = row_bytes(schema)
-        some = list(taken(records, lambda record: len(record.value or b"") + width))
+        num_bytes = sum(map(len, [record.value or b"" for record in records])) + len(records) * width
+        some = records if num_bytes <= BLOCK_BYTES else list(taken(records, lambda record: len(record.value or b"") + width))
         add_halving(rows, some, lambda alike: self._add(rows, alike, schema))
         return rows
 

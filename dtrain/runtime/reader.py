@@ -28,7 +28,7 @@ from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.ranges import RowRange
 from dtrain.stream.log import Identity
 from dtrain.stream.source import Source
-from dtrain.stream.sources import open_source
+from dtrain.stream.sources import collect_seldom, open_source
 
 _POLL_S = 0.1
 
@@ -43,6 +43,7 @@ class Reader:
 
     def __init__(self, spec_json: str, log_file: str) -> None:
         logs.configure(file=Path(log_file))
+        collect_seldom()
         self._log = logs.logger(role="reader", pid=os.getpid())
         self._spec = JobSpec.from_json(spec_json)
         if self._spec.code:

@@ -31,7 +31,7 @@ class BlockMeta:
         end: the position behind the last; may be in mid-record, or beyond the last record, where offsets have gaps.
         offsets: of the records that the block touches, rising.
         raw_rows: raw rows of each record, whole, good and bad, those before `start` and behind `end` included.
-        crcs: CRC-32 of each record's key and value.
+        crcs: CRC-32C of each record's key and value.
         rejects: the bad rows, in order of coordinate.
         num_bytes: of the decoded rows.
         newest_ms: the newest record's Kafka timestamp, in milliseconds since 1970; 0 without records.

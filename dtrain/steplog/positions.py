@@ -41,7 +41,7 @@ class Mark(NamedTuple):
 
     Args:
         offset: of the record.
-        crc: CRC-32 of its key and value.
+        crc: CRC-32C of its key and value.
     """
 
     offset: int

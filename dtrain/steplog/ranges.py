@@ -34,7 +34,7 @@ class RowRange:
         num_rows: rows of the range that are trained; raw rows less the rejects and those left out on purpose.
         rejects: the bad ones.
         last_offset: offset of the last record that the range touches; -1 when it touches none.
-        last_crc: CRC-32 of that record's key and value.
+        last_crc: CRC-32C of that record's key and value.
         left_out: how many were left out on purpose.
     """
 

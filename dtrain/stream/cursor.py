@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from dtrain.data.block import Block, RawRecord
 from dtrain.data.decode import decode
@@ -18,6 +20,8 @@ BLOCK_ROWS = 16_384
 
 BLOCK_BYTES = 2 << 20
 """How many bytes of messages a block is made of at most, unless one message has more."""
+
+_offset_of = attrgetter("offset")
 
 
 class Cursor:
@@ -74,8 +78,10 @@ class Cursor:
                 fix=WAYS_OUT,
             )
         stop = Position(next_offset) if self.end is None else min(Position(next_offset), self.end)
-        there = [record for record in records if record.offset >= self.position.offset and Position(record.offset) < stop]
-        wanted = [record for record in there if record.value is not None]  # a tombstone is as good as gone: compaction takes it
+        first = bisect_left(records, self.position.offset, key=_offset_of)
+        last = bisect_left(records, stop.offset + (stop.row > 0), key=_offset_of)
+        # A tombstone is as good as gone: compaction takes it.
+        wanted = [record for record in records[first:last] if record.value is not None]
         chunks = list(self._chunks(wanted)) or [wanted]
         ends = [Position(chunk[-1].offset + 1) for chunk in chunks[:-1]] + [stop]
         for chunk, end in zip(chunks, ends, strict=True):
@@ -96,7 +102,11 @@ class Cursor:
             if not records:
                 return
 
-    def _chunks(self, records: Sequence[RawRecord]) -> Iterator[list[RawRecord]]:
+    def _chunks(self, records: Sequence[RawRecord]) -> Iterator[Sequence[RawRecord]]:
+        is_few = bool(records) and not self._span_ms and len(records) * self._rows_a_record <= BLOCK_ROWS
+        if is_few and sum(map(len, [record.value or b"" for record in records])) <= BLOCK_BYTES:
+            yield records
+            return
         chunk: list[RawRecord] = []
         num_bytes = 0
         for record in records:

@@ -112,7 +112,8 @@ def records_of(batch: Batch) -> list[RawRecord]:
     batch._maybe_uncompress()
     # Large values are copied once, one by one; of small ones, a slice of bytes takes a third of the time of one of a view.
     is_large = len(batch._buffer) > LARGE_BYTES * batch.records_count
-    buffer, at = memoryview(batch._buffer) if is_large else bytes(batch._buffer), batch._pos
+    buffer: Any = memoryview(batch._buffer) if is_large else bytes(batch._buffer)
+    at = batch._pos
     base_offset, first_ms = batch.base_offset, batch.first_timestamp
     appended_ms = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
     found: list[RawRecord] = []
@@ -147,10 +148,8 @@ def records_of(batch: Batch) -> list[RawRecord]:
                 size, at = (low & 127 | high << 7) >> 1 ^ -(low & 1), at + 2
             else:
                 size, at = decode_varint(buffer, at)
-            if size < 0:
-                value = None
-            else:
-                value, at = bytes(buffer[at : at + size]) if is_large else buffer[at : at + size], at + size
+            stop = at + max(size, 0)
+            value, at = None if size < 0 else bytes(buffer[at:stop]) if is_large else buffer[at:stop], stop
             if at > end:
                 break
             at = end

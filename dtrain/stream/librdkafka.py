@@ -244,7 +244,9 @@ class LibrdkafkaLog:
             with contextlib.suppress(ConflictError):
                 self._answered(lambda admin: admin.create_topics([NewTopic(topic)], request_timeout=_REQUEST_S))
 
-    def _answered(self, ask: Callable[[AdminClient], Futures], *, missing: Container[int] = (), for_s: float = _REQUEST_S) -> list[Any]:
+    def _answered(
+        self, ask: Callable[[AdminClient], Futures], *, missing: Container[int] = (), for_s: float = _REQUEST_S
+    ) -> list[Any]:
         """What `ask` is answered, errors that say `missing` left out; asked again, for so long, while the broker says that it is not ready."""
         deadline_s = self._clock.monotonic_s() + for_s
         with self._heard.mapped():
@@ -340,12 +342,6 @@ class _Place:
     def has_news(self) -> bool:
         """Whether something can be given out."""
         return self.read_to > self.given_to and not self.is_paused
-
-    def take(self, record: RawRecord) -> None:
-        """It waits here."""
-        self.records.append(record)
-        self.read_to = record.offset + 1
-        self.num_bytes += len(record.value or b"")
 
     def give(self) -> Fetched:
         """All that waited here."""
@@ -449,14 +445,21 @@ class LibrdkafkaTail:
         return messages
 
     def _take(self, messages: Sequence[Message]) -> None:
-        places = self._places
+        """Each waits at its place. Written out, and not as a call for each: it is what a message of one row takes most of its time for."""
+        partition, topic, place = -1, None, None
         for message in messages:
-            place, offset = places.get((message.topic(), message.partition())), message.offset()
+            if message.partition() != partition or message.topic() != topic:
+                topic, partition = message.topic(), message.partition()
+                place = self._places.get((topic, partition))
             if place is None:  # a trouble of no partition, as with the group, of which nothing is asked
                 continue
+            offset = message.offset()
             if (error := message.error()) is None:
                 if offset >= place.read_to:
-                    place.take(new_record((offset, message.key(), message.value(), message.timestamp()[1], None)))
+                    value = message.value()
+                    place.records.append(new_record((offset, message.key(), value, message.timestamp()[1], None)))
+                    place.num_bytes += 0 if value is None else len(value)
+                    place.read_to = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:  # its offset is the end, behind gaps
                 place.read_to = max(place.read_to, offset)
             elif error.code() in _FATAL:

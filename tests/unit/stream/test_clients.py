@@ -82,6 +82,12 @@ class FirstAlone:
             return {tp: OffsetAndTimestamp(7, 0, 0) for tp in timestamps}, set()
 
         self._fetcher._send_list_offsets_request = send
+        self.num_sent = 0
+
+        def send_fetches() -> None:
+            self.num_sent += 1
+
+        self._fetcher.send_fetches = send_fetches
 
     def offsets_for_times(self, timestamps: Mapping[TopicPartition, int], *, timeout_ms: int) -> Any:
         return self._fetcher.offsets_by_times(timestamps, timeout_ms)
@@ -121,11 +127,13 @@ def test_partition_without_a_leader_keeps_kafka_pythons_tail_from_nothing(
     monkeypatch.setattr(Cluster, "no_leader", no_leader)
     clock = HandClock()
     client = SimpleNamespace(cluster=Manager.cluster)
-    tail = KafkaTail(FirstAlone(), client, {LED: 0, LEADERLESS: 5}, heard=Heard("h:1"), clock=clock)  # type: ignore[arg-type]
+    consumer = FirstAlone()
+    tail = KafkaTail(consumer, client, {LED: 0, LEADERLESS: 5}, heard=Heard("h:1"), clock=clock)  # type: ignore[arg-type]
     for offset in range(1, 60):
         assert tail.poll(max_wait_s=0) == [Fetched(LED, [RawRecord(0, None, b"", 0)], offset)]
         clock.now_s += 1
     assert tail.end_offsets() == {LED: 7}
+    assert consumer.num_sent == 59  # what comes next is asked for before what came is worked on
 
 
 @pytest.fixture
@@ -169,12 +177,31 @@ def test_partition_without_a_leader_keeps_librdkafkas_tail_from_nothing(rd_tail:
         hear_for_a_minute(rd_tail, None, None)
 
 
-def test_bytes_that_wait_in_a_partition_are_counted_as_they_come_and_go() -> None:
-    place = librdkafka._Place(LED, 0, 0)
-    for offset, value in enumerate([b"abc", None, b"de"]):
-        place.take(RawRecord(offset, None, value, 0))
-    assert (place.num_bytes, place.read_to) == (5, 3)
-    assert place.give().next_offset == 3
+class Come(SimpleNamespace):
+    """A message of a partition, as confluent-kafka has them."""
+
+    def __init__(self, offset: int, value: bytes | None, partition: int = LED.number) -> None:
+        given = {
+            "topic": LED.topic,
+            "partition": partition,
+            "offset": offset,
+            "key": None,
+            "value": value,
+            "timestamp": (1, 0),
+            "error": None,
+        }
+        super().__init__(**{name: lambda found=found: found for name, found in given.items()})
+
+
+def test_bytes_that_wait_in_a_partition_are_counted_as_they_come_and_go(rd_tail: LibrdkafkaTail) -> None:
+    stranger = Come(9, b"x", partition=77)
+    rd_tail._take(
+        [Come(0, b"abc"), stranger, Come(1, None), Come(7, b"12", LEADERLESS.number), Come(2, b"de"), Come(1, b"again")]
+    )  # type: ignore[list-item]
+    place, other = rd_tail._places[LED], rd_tail._places[LEADERLESS]
+    assert (place.num_bytes, place.read_to, other.num_bytes, other.read_to) == (5, 3, 2, 8)
+    given = place.give()
+    assert (given.next_offset, [record.value for record in given.records]) == (3, [b"abc", None, b"de"])
     assert (place.num_bytes, place.given_to, place.records) == (0, 3, [])
 
 
