@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -95,8 +96,7 @@ class Field:
     @property
     def arrow_type(self) -> pa.DataType:
         """The Arrow type of the column in a block: a number, or a fixed-size list of `size` numbers."""
-        item = self.item_type
-        return pa.list_(pa.field("item", item, nullable=False), self.size) if self.shape else item
+        return _column_type(self.dtype, self.size if self.shape else 0)
 
     @property
     def item_type(self) -> pa.DataType:
@@ -160,7 +160,7 @@ class Schema:
         self.weight = weights[0] if weights else ""
         """The column that the loss of a row is multiplied by; empty for none."""
 
-    @property
+    @cached_property
     def arrow(self) -> pa.Schema:
         """The schema of every block."""
         return pa.schema([pa.field(f.name, f.arrow_type, nullable=False) for f in self.tensors])
@@ -306,5 +306,13 @@ def _holds(dtype: str, value: float) -> bool:
     return value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
+@lru_cache
+def _column_type(dtype: str, size: int) -> pa.DataType:
+    """Of `size` numbers a row; 0 for one without a list."""
+    item = _arrow(dtype)
+    return pa.list_(pa.field("item", item, nullable=False), size) if size else item
+
+
+@lru_cache
 def _arrow(dtype: str) -> pa.DataType:
     return pa.bool_() if dtype == "bool" else pa.type_for_alias(dtype)
