@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from operator import attrgetter
 
 from dtrain.data.block import Block, RawRecord
@@ -103,20 +104,19 @@ class Cursor:
                 return
 
     def _chunks(self, records: Sequence[RawRecord]) -> Iterator[Sequence[RawRecord]]:
-        is_few = bool(records) and not self._span_ms and len(records) * self._rows_a_record <= BLOCK_ROWS
-        if is_few and sum(map(len, [record.value or b"" for record in records])) <= BLOCK_BYTES:
-            yield records
-            return
-        chunk: list[RawRecord] = []
-        num_bytes = 0
-        for record in records:
-            size = len(record.value or b"")
-            is_full = num_bytes + size > BLOCK_BYTES or (len(chunk) + 1) * self._rows_a_record > BLOCK_ROWS
-            is_long = self._span_ms and chunk and record.timestamp_ms - chunk[0].timestamp_ms > self._span_ms
-            if chunk and (is_full or is_long):
-                yield chunk
-                chunk, num_bytes = [], 0
-            chunk.append(record)
-            num_bytes += size
-        if chunk:
-            yield chunk
+        """`records` in pieces of which each may become a block: one record, or as many as are few and short and near each other in time."""
+        ends = list(accumulate(map(len, [record.value or b"" for record in records])))
+        num_records = max(1, int(BLOCK_ROWS / self._rows_a_record))
+        first = 0
+        while first < len(records):
+            begin = ends[first - 1] if first else 0
+            last = max(first + 1, min(first + num_records, bisect_right(ends, begin + BLOCK_BYTES)))
+            if self._span_ms:
+                last = self._near(records, first, last)
+            yield records[first:last]
+            first = last
+
+    def _near(self, records: Sequence[RawRecord], first: int, last: int) -> int:
+        """How far the records from `first` on are no further from it in time than a block's may be, up to `last`."""
+        latest_ms = records[first].timestamp_ms + self._span_ms
+        return next((at for at in range(first, last) if records[at].timestamp_ms > latest_ms), last)
