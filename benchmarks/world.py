@@ -17,7 +17,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
 from deploy.kafka.broker import Broker, find_broker
-from dtrain.cli.ray_head import answers, forget_ray, ray_environment, start_ray
+from dtrain.cli.ray_head import answers, forget_ray, start_ray
 from dtrain.job.lifecycle import State
 from dtrain.job.protocols import JobRecord
 from dtrain.job.status import JobStatus, Observation, Outcome
@@ -81,9 +81,7 @@ def cpu_s(pid: int) -> float:
 @contextmanager
 def a_cluster(folder: Path, *, num_cpus: int, traces: Path | None = None) -> Iterator[str]:
     """A Ray cluster whose head is a process of its own; this process has joined it. Its address."""
-    quiet = ray_environment({}, token_file=Path("none")) | {"RAY_AUTH_MODE": "disabled"}
-    os.environ.update(quiet)
-    import ray  # only now: it reads its settings from the environment
+    import ray  # where it is needed alone
 
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     traced = {} if traces is None else {VARIABLE: str(traces)}
