@@ -26,3 +26,9 @@ class StoreUse:
             used_bytes=sum(found.object_store_bytes_used for found in stats),
             spilled_bytes=sum(found.spilled_bytes_total for found in stats),
         )
+
+
+def reserved_bytes() -> int:
+    """What is taken of the object stores, as the hosts' own books say: also while some of their workers are stopped, which `StoreUse` asks."""
+    there, left = ray.cluster_resources(), ray.available_resources()
+    return int(there["object_store_memory"] - left.get("object_store_memory", 0.0))

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.measure import Figure
-from benchmarks.object_store import StoreUse
+from benchmarks.object_store import reserved_bytes
 from benchmarks.p01_workload import NUM_FEATURES, rows
 from benchmarks.p06_systems import Dtrain
 from benchmarks.p06_trial import await_whole
@@ -124,7 +124,7 @@ def _memory_of(system: Dtrain) -> Memory:
     private_kb: dict[str, int] = {}
     for member in status.members:
         private_kb[member.role] = private_kb.get(member.role, 0) + _status_kb(member.pid)["RssAnon"]
-    store_mb = StoreUse.now().used_bytes / 2**20
+    store_mb = reserved_bytes() / 2**20
     parts = {role: private_kb[role] / 1024 for role in ("reader", "coordinator")}
     return {"job": sum(private_kb.values()) / 1024 + store_mb, **parts, "store": store_mb}
 
