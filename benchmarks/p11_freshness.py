@@ -1,8 +1,9 @@
 """P11: freshness at half load: from a record's production to the weights, and to a version that can be loaded, against a hand-written loop.
 
-One trainer, a topic of two partitions, the model and rows a step of P1. First what each side can do at most: rows a second from a topic that is full.
-Then a producer in a process of its own writes messages at an even pace, at half of what dtrain can do (or of what the loop can, if that is less), to a fresh
-topic for each side, and keeps when it sent each. In the weights is a message when the step with its last row is applied: dtrain's trainer leaves
+One trainer, a topic of two partitions, the model and rows a step of P1. First what each side can do at most: rows a second from a topic that is full, by
+itself, and then beside a producer that writes half as much to another topic: on two cores producer and broker take their part of what a side can do.
+Then that producer, a process of its own, writes messages at an even pace, at half of what dtrain could do beside it (or of what the loop could, if that is less), to a
+fresh topic for each side, and keeps when it sent each. In the weights is a message when the step with its last row is applied: dtrain's trainer leaves
 the time of each step, its log says which rows were in it. In a version it is when a checkpoint that holds it exists: dtrain's manifests appear whole, the loop
 renames its file. The loop saves every second, and every 30 s; dtrain writes a checkpoint five times a second. The first seconds are dropped.
 """
@@ -44,6 +45,8 @@ MAX_WAIT_S = 0.02
 FULL_ROWS = 1_500_000
 """Rows that measure what a side can do at most."""
 PACED_S = 75.0
+BESIDE_S = 300.0
+"""More than the second measurement of what a side can do takes."""
 DROPPED_S = 8.0
 """At the beginning of the stream."""
 TAIL_S = 2.0
@@ -126,6 +129,20 @@ def _half_load(broker: Broker) -> float:
         for x, y in rows(ROWS_A_MESSAGE)
     ]
     produce(broker, topic, islice(cycle(few), FULL_ROWS // ROWS_A_MESSAGE), partitions=PARTITIONS)
+    alone = _most(broker, topic)
+    with TemporaryDirectory(prefix="p11-") as name:
+        beside = _producing(
+            broker, new_topic(broker, partitions=PARTITIONS), alone / 2, for_s=BESIDE_S, out=Path(name) / "sent.npy"
+        )
+        try:
+            return _most(broker, topic) / 2
+        finally:
+            beside.kill()
+            beside.wait()
+
+
+def _most(broker: Broker, topic: str) -> float:
+    """Messages a second that the slower side takes from a full topic."""
     with TemporaryDirectory(prefix="p11-") as name:
         system = _dtrain(broker, topic, end="latest")
         system.open(Path(name), num_ranks=1)
@@ -143,7 +160,7 @@ def _half_load(broker: Broker) -> float:
             loop.close()
         theirs = _rate(_landed(Path(name) / "steps"))
     print(f"  at most: dtrain {ours * ROWS_A_MESSAGE:.0f} rows/s, the loop {theirs * ROWS_A_MESSAGE:.0f} rows/s", flush=True)
-    return min(ours, theirs) / 2
+    return min(ours, theirs)
 
 
 def _rate(line: Sequence[Landing]) -> float:
@@ -209,19 +226,25 @@ def _loop(broker: Broker, topic: str, *, save_s: int, options: Sequence[str] = (
 def _produced(broker: Broker, topic: str, rate: float, *, folder: Path) -> Times:
     """The stream has been written: when each message was sent."""
     out = folder / "sent.npy"
+    if _producing(broker, topic, rate, for_s=PACED_S, out=out).wait(timeout=PACED_S * 3):
+        raise SystemExit("the producer has failed")
+    sent_s: Times = np.load(out)
+    return sent_s
+
+
+def _producing(broker: Broker, topic: str, rate: float, *, for_s: float, out: Path) -> subprocess.Popen[bytes]:
+    """A producer at work, at `rate` messages a second."""
     options = {
         "bootstrap": broker.bootstrap,
         "topic": topic,
         "partitions": PARTITIONS,
         "rows-a-message": ROWS_A_MESSAGE,
-        "messages": int(rate * PACED_S),
+        "messages": int(rate * for_s),
         "messages-a-s": rate,
         "out": out,
     }
     command = [sys.executable, "-m", "benchmarks.p11_producer", *(f"--{key}={value}" for key, value in options.items())]
-    subprocess.run(command, cwd=CODE.parent, check=True, timeout=PACED_S * 3)
-    sent_s: Times = np.load(out)
-    return sent_s
+    return subprocess.Popen(command, cwd=CODE.parent)
 
 
 # --- what came of it

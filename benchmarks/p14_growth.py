@@ -139,7 +139,9 @@ async def _held(num: int) -> tuple[float, float, int]:
     """(99th percentile of the event loop's lateness in ms, share of a core, how many were evicted)."""
     silent: list[int] = []
     clock = SystemClock()
-    listener = PulseListener(lease_s=LEASE_S, clock=clock, on_silent=lambda member, *_: silent.append(member))
+    listener = PulseListener(
+        lease_s=LEASE_S, clock=clock, on_silent=lambda member, *_: silent.append(member), on_leaving=lambda _: None
+    )
     await listener.open("127.0.0.1")
     terms = listener.terms(0)
     options = [
