@@ -15,8 +15,8 @@ setup: ## install everything that the others need (they do it themselves)
 demo: setup ## a year of real flights, live, a worker killed, a suspend, and the proof (3 minutes)
 	@$(PYTHON) -m examples.flights.demo
 
-test: setup ## all tests, on real Kafka, Ray and gRPC (24 minutes); some: make test ARGS="tests/unit -x"
-	$(PYTHON) -m pytest -n 2 --dist worksteal $(ARGS)
+test: setup ## all tests, on real Kafka, Ray and gRPC; some: make test ARGS="tests/unit -x"
+	$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 chaos: setup ## a live job in a storm of faults, and the count of every record: make chaos SEED=7 DURATION_S=240
 	@$(PYTHON) -m tests.fault.chaos --seed $(or $(SEED),7) --duration-s $(or $(DURATION_S),240)

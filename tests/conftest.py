@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from dtrain.cli.ray_head import ray_environment
 from tests.support.kafka import Kafka, broker_from_environment
+from tests.support.scheduling import LongestFirst, place
 
 # On a machine with other work an example may take long without anything being wrong; what CI tries is the same each time.
 settings.register_profile("dtrain", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ)
@@ -25,8 +27,14 @@ os.environ.update(ray_environment({}, token_file=Path("none")) | {"RAY_AUTH_MODE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests run first: what is left for the end, when one of two processes has nothing to do, is short."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Long files come first: what is left for the end, when some processes have nothing to do, is short."""
+    items.sort(key=lambda item: place(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile` is ours."""
+    return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

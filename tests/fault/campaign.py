@@ -19,7 +19,7 @@ from dtrain.spec.job import JobSpec
 from tests.support.audit import audit_spec, id_messages, times_trained
 from tests.support.kafka import Kafka, broker_from_environment
 
-PRELOADED = ["torch", "torch._dynamo", "pyarrow", "dtrain.local", "dtrain.replay.replay"]
+PRELOADED = ["torch", "pyarrow", "dtrain.local", "dtrain.replay.replay"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,16 +20,16 @@ from benchmarks.traces import Trace, is_alive, read_traces
 from dtrain.job.status import Outcome
 from dtrain.steplog.entries import StepKind
 from dtrain.steplog.positions import Position
-from tests.support.audit import audit_spec, id_messages, times_trained
+from tests.support.audit import CODE, audit_spec, id_messages, times_trained
 from tests.support.cluster import ClusterJob
 from tests.support.kafka import Kafka
 
-HOSTILE = Path(__file__).parents[1] / "support" / "hostile_code"
 PARTITIONS, ROWS_A_MESSAGE = 3, 10
-PATIENCE_S = 150.0
+PATIENCE_S = 400.0
+"""For what comes soon on an idle machine: a new process took two minutes where forty waited for its two cores."""
 LEASE_S = 1.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 class Scene:
@@ -46,7 +46,7 @@ class Scene:
         pace_s: float = 0.01,
         acts: Mapping[str, int] | None = None,
         now: int = 0,
-        code: Path = HOSTILE,
+        code: Path = CODE,
         **workers: Any,
     ) -> ClusterJob:
         """A job that has been launched; `workers` of its spec, of which `now` train at first."""
@@ -101,7 +101,7 @@ def scene(kafka: Kafka, cluster: Path, tmp_path: Path) -> Iterator[Scene]:
     scene.close()
 
 
-def _until(is_true: Callable[[], bool], *, timeout_s: float = 30.0) -> bool:
+def _until(is_true: Callable[[], bool], *, timeout_s: float = PATIENCE_S) -> bool:
     deadline_s = time.monotonic() + timeout_s
     while not is_true() and time.monotonic() < deadline_s:
         time.sleep(0.05)
@@ -208,7 +208,7 @@ def test_trainer_killed_at_each_place_of_a_step_every_record_counts_once(scene: 
     places = ("forward", "backward", "all-reduce", "optimizer start", "optimizer end", "schedule")
     acts = {f"kill {place}": 2_000 * number for number, place in enumerate(places, 1)}
     job = scene.job(14_000, acts=acts, pace_s=0.02)
-    assert job.wait_for_end(timeout_s=2 * PATIENCE_S).outcome is Outcome.SUCCEEDED
+    assert job.wait_for_end(timeout_s=PATIENCE_S).outcome is Outcome.SUCCEEDED
     done = {path.name for path in Path(str(job.spec.params["folder"])).iterdir()}
     assert done == {f"kill-{place.replace(' ', '-')}" for place in places}
     assert len(job.told("its process has ended")) == len(places)
@@ -263,7 +263,7 @@ def test_hostile_user_code_blocks_its_own_job_alone_until_it_behaves(scene: Scen
         assert (ended.outcome, ended.reason) == (Outcome.BLOCKED, "TASK"), (act, ended)
         assert words[act] in ended.message
         assert "rows of t-" in ended.message or (act == "grow" and re.search(r"found at step \d+", ended.message))
-        assert f"{HOSTILE}/hostile_task.py:" in ended.message or act in {"shape", "grow"}
+        assert f"{CODE}/hostile_task.py:" in ended.message or act in {"shape", "grow"}
     quiet.observe()
     quiet.wait_for_step(quiet.status.step + 10)
     scene.finish(quiet)
@@ -278,7 +278,7 @@ def test_hostile_user_code_blocks_its_own_job_alone_until_it_behaves(scene: Scen
 
 
 def test_code_that_is_changed_while_its_job_trains_is_in_no_process_of_it(scene: Scene, tmp_path: Path) -> None:
-    code = Path(shutil.copytree(HOSTILE, tmp_path / "code"))
+    code = Path(shutil.copytree(CODE, tmp_path / "code"))
     job = scene.job(60_000, code=code, max=2)
     job.wait_for_world(2, timeout_s=PATIENCE_S)
     module = code / "hostile_task.py"

@@ -27,14 +27,13 @@ from tests.support.cluster import ClusterJob
 from tests.support.hosts import Network
 from tests.support.kafka import Kafka
 
-HOSTILE = Path(__file__).parents[1] / "support" / "hostile_code"
-PATIENCE_S = 120.0
+PATIENCE_S = 400.0
 LEASE_S = 1.0
 PARTITIONS, ROWS_A_MESSAGE, NUM_IDS = 3, 10, 20_000
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(Network.missing()), reason=f"no hosts of its own: {Network.missing()}"),
 ]
 
@@ -64,7 +63,7 @@ class TwoHosts:
     def join(self) -> int:
         """A node on the other host is there, with room for two trainers; the process that is the node."""
         node = self._start(self.host.enter, self.host.address, 2, f"--address={self.address}")
-        assert _until(lambda: bool(_raylets(node)) and self.num_nodes == 2, timeout_s=150)
+        assert _until(lambda: bool(_raylets(node)) and self.num_nodes == 2)
         return _raylets(node)[0]
 
     def leave(self) -> None:
@@ -72,7 +71,7 @@ class TwoHosts:
         self.host.heal()
         while len(self._nodes) > 1:
             self._nodes.pop().end(grace_s=2)
-        assert _until(lambda: self.num_nodes == 1, timeout_s=150)
+        assert _until(lambda: self.num_nodes == 1)
 
     def _start(self, enter: Sequence[str], address: str, cpus: int, *flags: str) -> Recorded:
         quiet = (
@@ -136,7 +135,6 @@ class Scene:
             num_ids=NUM_IDS,
             ends={partition: len(messages[partition::PARTITIONS]) for partition in range(PARTITIONS)},
             task="hostile_task:HostileTask",
-            code=str(HOSTILE),
             params={"acts": {}, "folder": str(folder), "pace_s": 0.2},
             batch={"rows": 16, "num_slices": 4},
             workers={"min": 1, "max": 3, "cpus": 1, "lease": LEASE_S},
@@ -199,7 +197,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoHosts]:
     with Network() as network, closing(TwoHosts(network, tmp_path_factory.mktemp("hosts"))) as hosts:
-        assert _until(lambda: answers(hosts.address), timeout_s=60)
+        assert _until(lambda: answers(hosts.address))
         with _driving(hosts.address):
             yield hosts
 
@@ -211,7 +209,7 @@ def scene(hosts: TwoHosts, kafka: Kafka, tmp_path: Path) -> Iterator[Scene]:
     hosts.leave()
 
 
-def _until(is_true: Callable[[], bool], *, timeout_s: float = 60.0) -> bool:
+def _until(is_true: Callable[[], bool], *, timeout_s: float = PATIENCE_S) -> bool:
     deadline_s = time.monotonic() + timeout_s
     while not is_true() and time.monotonic() < deadline_s:
         time.sleep(0.05)
@@ -289,7 +287,7 @@ def test_coordinators_host_cut_off_its_successor_fences_what_trains_on_there(
     hosts.join()
     # Its successor may have booked what room was left, where the one trainer that is there was late to answer: then somebody asks for more.
     job.launcher.scale(job.record.job_id, job.record.incarnation, 3)
-    job.wait_for_world(3, after=job.generation, timeout_s=2 * PATIENCE_S)
+    job.wait_for_world(3, after=job.generation, timeout_s=PATIENCE_S)
     scene.finish()
 
 

@@ -92,7 +92,6 @@ def job(kafka: Kafka, cluster: Path, tmp_path: Path) -> Iterator[GatedJob]:
     running.close()
 
 
-@pytest.mark.timeout(400)
 def test_job_whose_processes_are_killed_in_the_middle_of_spans_trains_every_row_once(job: GatedJob) -> None:
     for span, role in enumerate(("trainer", "coordinator", "reader")):
         job.come_to(span, FIRST_GATE)
@@ -100,7 +99,7 @@ def test_job_whose_processes_are_killed_in_the_middle_of_spans_trains_every_row_
         job.open(span, FIRST_GATE)
         job.come_to(span, SECOND_GATE)
         job.open(span, SECOND_GATE)
-    assert job.wait_for_end(timeout_s=180).outcome is Outcome.SUCCEEDED
+    assert job.wait_for_end().outcome is Outcome.SUCCEEDED
     job.check()
     progress = job.store.find(None).progress
     assert progress.span is None
@@ -110,12 +109,11 @@ def test_job_whose_processes_are_killed_in_the_middle_of_spans_trains_every_row_
     assert sum(num_rows for _, num_rows in parts) == NUM_IDS
 
 
-@pytest.mark.timeout(400)
 def test_job_of_which_nothing_is_left_goes_on_from_the_middle_of_a_span_with_other_workers(job: GatedJob) -> None:
     killed_at = job.lose_all_in_first_span()
     job.record = replace(job.record, workers=1)
     job.open_all()
-    assert job.wait_for_end(timeout_s=180).outcome is Outcome.SUCCEEDED
+    assert job.wait_for_end().outcome is Outcome.SUCCEEDED
     job.check()
     parents = [fence.parent for fence in job.store.fences().values() if fence.parent is not None]
     begun_at = job.store.read_manifest(parents[-1])
@@ -127,7 +125,6 @@ def test_job_of_which_nothing_is_left_goes_on_from_the_middle_of_a_span_with_oth
     assert (verdict.audit.lost, verdict.audit.doubled) == (0, 0)
 
 
-@pytest.mark.timeout(400)
 def test_job_whose_open_span_is_gone_from_the_topic_is_blocked_until_what_is_left_of_it_may_be_left_out(
     job: GatedJob, kafka: Kafka
 ) -> None:
@@ -135,11 +132,11 @@ def test_job_whose_open_span_is_gone_from_the_topic_is_blocked_until_what_is_lef
     for partition, place in at.positions.items():
         kafka.delete_before(partition.topic, partition.number, place.offset)
     job.open_all()
-    ended = job.wait_for_end(timeout_s=180)
+    ended = job.wait_for_end()
     assert (ended.outcome, ended.reason) == (Outcome.BLOCKED, "DATA_LOSS")
     job.launcher.remove(job.record.job_id)
     job.launch_next(allow_gap=True)
-    assert job.wait_for_end(timeout_s=180).outcome is Outcome.SUCCEEDED
+    assert job.wait_for_end().outcome is Outcome.SUCCEEDED
     entries = list(job.store.entries(job.store.find(None).progress))
     num_lost = sum(entry.num_rows for entry in entries if entry.skipped == "lost")
     assert at.span is not None

@@ -21,6 +21,7 @@ from dtrain.cli.exits import Exit
 from dtrain.cli.main import run
 from dtrain.job.memory import MemoryLauncher
 from dtrain.job.status import Outcome, PartitionStatus
+from tests.support.commands import as_a_process
 from tests.support.control_plane import a_control_plane, eventually
 from tests.support.kafka import Kafka
 from tests.support.messages import arrow, json_object
@@ -128,10 +129,10 @@ def test_what_peek_writes_for_texts_trains_as_it_is(
     name = kafka.new_topic()
     kafka.produce(name, 0, [json_object(**row, carrier=f"c{i % 7}", late=i % 2) for i in range(600)])
     said(capsys, "peek", name, "--write", "first")
-    command = [sys.executable, "-m", "dtrain.cli.main", "local", "first/job.yaml", "--set", "source.end=latest", "-o", "json"]
-    trained = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
-    assert trained.returncode == Exit.OK, trained.stderr
-    value = json.loads(trained.stdout.splitlines()[-1])
+    (module,) = (path.stem for path in Path("first").glob("*.py"))
+    sys.modules.pop(module, None)  # as in another process
+    with as_a_process(place):
+        value = json.loads(said(capsys, "local", "first/job.yaml", "--set", "source.end=latest", "-o", "json").splitlines()[-1])
     assert (value["rows_trained"], value["rows_rejected"], value["outcome"]) == (600, 0, "succeeded")
 
 

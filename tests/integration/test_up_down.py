@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,13 +10,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dtrain.cli.exits import Exit
+from dtrain.cli.main import run
 from dtrain.cli.processes import Register
+from tests.support.commands import as_a_process
 from tests.support.control_plane import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +32,16 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def ask(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """A command that starts nothing: in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        variables = {"DTRAIN_HOME": str(self.folder)} | variables
+        with as_a_process(Path.cwd(), **variables), redirect_stdout(out), redirect_stderr(err):
+            code = run(list(words))
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
     def dtrain(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """A command in a process of its own, which what it starts outlives."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("DTRAIN_", "RAY_"))}
         environment |= {"DTRAIN_HOME": str(self.folder), "PYTHONPATH": str(ROOT)} | variables
         command = [sys.executable, "-m", "dtrain.cli.main", *words]
@@ -78,15 +91,15 @@ def home(only_home: Home) -> Home:
 def test_up_makes_a_home_for_its_owner_alone(home: Home) -> None:
     modes = {name: oct((home.folder / name).stat().st_mode & 0o777) for name in (".", "logs", "token", "ray-token")}
     assert modes == {".": "0o700", "logs": "0o700", "token": "0o600", "ray-token": "0o600"}
-    assert home.dtrain("list").stdout == "no jobs\n"
+    assert home.ask("list").stdout == "no jobs\n"
 
 
 def test_up_elsewhere_than_where_it_runs_is_refused(home: Home) -> None:
     for option in ("--address", "--metrics-address"):
-        done = home.dtrain("up", option, "127.0.0.1:1")
+        done = home.ask("up", option, "127.0.0.1:1")
         assert done.returncode == Exit.CONFLICT, done.stderr
         assert "not at 127.0.0.1:1\n  leave the address out, or stop it first with: dtrain down" in done.stderr
-    assert home.dtrain("up").returncode == Exit.OK
+    assert home.ask("up").returncode == Exit.OK
 
 
 def test_up_listens_on_loopback_alone(home: Home) -> None:
@@ -106,7 +119,7 @@ def test_up_twice_changes_nothing(home: Home) -> None:
 
 
 def test_token_wrong_exits_with_its_code(home: Home) -> None:
-    done = home.dtrain("list", DTRAIN_TOKEN="wrong")
+    done = home.ask("list", DTRAIN_TOKEN="wrong")
     assert (done.returncode, done.stdout) == (Exit.AUTH, "")
     assert done.stderr.startswith("the token is missing or wrong")
 
@@ -126,7 +139,7 @@ def test_ray_killed_is_started_again_with_a_new_control_plane(home: Home) -> Non
     home.up()
     assert home.pid("ray") != ray
     assert home.pid("control_plane") != control_plane
-    assert home.dtrain("list").returncode == Exit.OK
+    assert home.ask("list").returncode == Exit.OK
 
 
 def test_down_ends_what_a_killed_head_has_left(home: Home) -> None:
@@ -135,15 +148,15 @@ def test_down_ends_what_a_killed_head_has_left(home: Home) -> None:
     assert home.dtrain("down").returncode == Exit.OK
     assert home.left() == []
     assert not Path(folder).exists() or Path(folder).is_relative_to(home.folder)
-    again = home.dtrain("down")
+    again = home.ask("down")
     assert (again.returncode, again.stdout) == (Exit.OK, "nothing runs\n")
-    assert home.dtrain("list").returncode == Exit.UNAVAILABLE
+    assert home.ask("list").returncode == Exit.UNAVAILABLE
 
 
 def test_up_where_the_port_is_taken_starts_nothing(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = home.dtrain("up", "--address", f"127.0.0.1:{taken.getsockname()[1]}")
+        done = home.ask("up", "--address", f"127.0.0.1:{taken.getsockname()[1]}")
     assert done.returncode == Exit.UNAVAILABLE
     assert "is taken\n  stop what listens there" in done.stderr
     assert home.left() == []
@@ -153,7 +166,7 @@ def test_up_without_the_ray_that_it_should_use_leaves_nothing(tmp_path: Path) ->
     home = Home(tmp_path / "home")
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    done = home.dtrain("up", "--ray-address", f"127.0.0.1:{port}")
+    done = home.ask("up", "--ray-address", f"127.0.0.1:{port}")
     assert done.returncode == Exit.UNAVAILABLE
     assert "give the address of a Ray head" in done.stderr
     assert not Register(home.folder)["control_plane"]
@@ -161,6 +174,6 @@ def test_up_without_the_ray_that_it_should_use_leaves_nothing(tmp_path: Path) ->
 
 def test_up_in_a_home_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = Home(tmp_path / "file" / "home").dtrain("up")
+    done = Home(tmp_path / "file" / "home").ask("up")
     assert done.returncode == Exit.STORAGE
     assert "set DTRAIN_HOME to another folder" in done.stderr

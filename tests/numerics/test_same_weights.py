@@ -50,6 +50,20 @@ def _alone(numerics: str, *, with_norm: bool = False) -> Replica:
     return _trained(numerics, 1, with_norm=with_norm)
 
 
+@cache
+def _alone_for_long() -> Replica:
+    """The same, of a hundred steps."""
+    one = [new_replica(spec(numerics="fast"))]
+    train(spec(numerics="fast"), one, list(steps(100)))
+    return one[0]
+
+
+@cache
+def _many(numerics: str, world_size: int, *, with_norm: bool = False) -> Replica:
+    """What several ranks make of it."""
+    return _trained(numerics, world_size, with_norm=with_norm)
+
+
 def _difference(a: Replica, b: Replica) -> float:
     pairs = list(zip(a.model.parameters(), b.model.parameters(), strict=True))
     apart = sum(float((x - y).detach().double().square().sum()) for x, y in pairs)
@@ -61,17 +75,16 @@ def _difference(a: Replica, b: Replica) -> float:
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_exact_any_number_of_ranks_gives_the_same_bits(world_size: int, with_norm: bool) -> None:
     one = _alone("exact", with_norm=with_norm)
-    many = _trained("exact", world_size, with_norm=with_norm)
+    many = _many("exact", world_size, with_norm=with_norm)
     assert encode_state(one.state()) == encode_state(many.state())
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_fast_any_number_of_ranks_gives_the_same_weights_within_1e_6(world_size: int) -> None:
     job, plans = spec(numerics="fast"), list(steps(100))
-    one, many = [new_replica(job)], [new_replica(job) for _ in range(world_size)]
-    train(job, one, plans)
+    many = [new_replica(job) for _ in range(world_size)]
     train(job, many, plans)
-    assert _difference(one[0], many[-1]) <= 1e-6
+    assert _difference(_alone_for_long(), many[-1]) <= 1e-6
 
 
 def _relayed(job: JobSpec, plans: list[tuple[Plan, dict[str, Tensor]]]) -> Replica:
@@ -110,9 +123,7 @@ def test_each_option_changes_the_weights(option: str) -> None:
 
 def test_fast_gives_the_same_weights_within_1e_6_through_changing_ranks() -> None:
     job, plans = spec(numerics="fast"), list(steps(100))
-    one = [new_replica(job)]
-    train(job, one, plans)
-    assert 0 < _difference(_relayed(job, plans), one[0]) <= 1e-6
+    assert 0 < _difference(_relayed(job, plans), _alone_for_long()) <= 1e-6
 
 
 @pytest.mark.parametrize("numerics", ["fast", "exact"])
@@ -142,19 +153,19 @@ def test_n_ranks_resumed_as_m_from_a_state_give_the_same_weights(numerics: str) 
 
 
 def test_parameter_that_no_rank_touched_keeps_its_value_and_no_gradient() -> None:
-    replica = _trained("exact", 2)
+    replica = _many("exact", 2)
     assert torch.equal(replica.model.never_used, torch.ones(3))
     assert replica.model.never_used.grad is None
 
 
 def test_scores_of_two_ranks_equal_those_of_one() -> None:
-    one, two = _alone("fast"), _trained("fast", 2)
+    one, two = _alone("fast"), _many("fast", 2)
     assert one.scores.total[0] == two.scores.total[0] == sum(9 + step % 7 for step in range(1, STEPS + 1))
     assert one.scorer.values(one.scores.total) == pytest.approx(two.scorer.values(two.scores.total), abs=1e-3)
 
 
 def test_batch_norm_counter_counts_steps_whatever_the_ranks() -> None:
-    assert int(_trained("exact", 3, with_norm=True).model.norm.num_batches_tracked) == STEPS
+    assert int(_many("exact", 3, with_norm=True).model.norm.num_batches_tracked) == STEPS
 
 
 def _with_infinite_rows(plans: list[tuple[Plan, dict[str, Tensor]]], *, step: int) -> list[tuple[Plan, dict[str, Tensor]]]:

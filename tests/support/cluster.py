@@ -26,6 +26,9 @@ from dtrain.spec.job import JobSpec
 from dtrain.stream.sources import open_source
 from tests.support.audit import times_trained
 
+PATIENCE_S = 300.0
+"""How long what must come may take on a machine on which others wait for the cores; what cannot come any more fails at once."""
+
 
 @contextmanager
 def ray_cluster(folder: Path, *, num_cpus: int, store_bytes: int | None = None) -> Iterator[Path]:
@@ -39,7 +42,7 @@ def ray_cluster(folder: Path, *, num_cpus: int, store_bytes: int | None = None) 
     environment = {**os.environ, VARIABLE: str(traces)}
     head = start_ray(folder, environment=environment, cpus=num_cpus, gpus=None, store_bytes=store_bytes)
     try:
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + PATIENCE_S
         while not answers(head.facts["address"]) and time.monotonic() < deadline_s:
             time.sleep(0.1)
         ray.init(address=head.facts["address"], namespace=NAMESPACE, log_to_driver=False)
@@ -82,7 +85,7 @@ class ClusterJob:
         self.record, self._cursor = replace(self.record, incarnation=number, skip_step=skip_step, allow_gap=allow_gap), 0
         self.launch()
 
-    def wait(self, is_reached: Callable[[Observation], bool], *, timeout_s: float = 90.0) -> Observation:
+    def wait(self, is_reached: Callable[[Observation], bool], *, timeout_s: float = PATIENCE_S) -> Observation:
         """The first observation of which `is_reached` is true."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
@@ -97,10 +100,10 @@ class ClusterJob:
     def wait_for_step(self, step: int) -> Observation:
         return self.wait(lambda seen: seen.status is not None and seen.status.step >= step and seen.phase == "running")
 
-    def wait_for_end(self, *, timeout_s: float = 90.0) -> Observation:
+    def wait_for_end(self, *, timeout_s: float = PATIENCE_S) -> Observation:
         return self.wait(lambda seen: seen.outcome is not Outcome.NONE, timeout_s=timeout_s)
 
-    def wait_for_world(self, size: int, *, timeout_s: float = 150.0, after: tuple[int, int] = (0, 0)) -> set[int]:
+    def wait_for_world(self, size: int, *, timeout_s: float = PATIENCE_S, after: tuple[int, int] = (0, 0)) -> set[int]:
         """`size` trainers train, in a generation later than `after`, and have made some steps; their processes."""
         since: tuple[object, int] = (None, 0)
 

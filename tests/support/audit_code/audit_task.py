@@ -1,6 +1,6 @@
 """The weights are the audit: each record's weight goes down by one each time it is trained."""
 
-import torch
+from descent import Descent
 from torch import nn
 
 import dtrain
@@ -20,7 +20,7 @@ class AuditTask(dtrain.Task):
         return weights
 
     def optimizer(self, model, params):
-        return torch.optim.SGD(model.parameters(), lr=1.0)
+        return Descent(model.parameters())
 
     def forward(self, model, batch):
         return model(batch["id"])

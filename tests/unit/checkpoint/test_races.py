@@ -78,15 +78,19 @@ def keep_whatever_is_newest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(store.CheckpointStore, "keep", keep)
 
 
-@pytest.mark.parametrize("breaks", [list_then_claim, never_void, never_recheck, only_the_next_fence, keep_whatever_is_newest])
+SEEDS = {list_then_claim: 7, never_void: 7, never_recheck: 1, only_the_next_fence: 27, keep_whatever_is_newest: 66}
+"""By rule, one that breaks without it. Who changes the code that races changes the histories: then others are tried."""
+
+
+@pytest.mark.parametrize(("breaks", "known"), SEEDS.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_race_without_one_rule_is_seen_to_break(
-    monkeypatch: pytest.MonkeyPatch, breaks: Callable[[pytest.MonkeyPatch], None]
+    monkeypatch: pytest.MonkeyPatch, breaks: Callable[[pytest.MonkeyPatch], None], known: int
 ) -> None:
     """Each rule of the protocol is needed, and the oracle above can fail."""
     breaks(monkeypatch)
-    for seed in itertools.count():
-        assert seed < 400, "no seed breaks it"
+    for seed in itertools.chain([known], range(400)):
         try:
             run(random.Random(seed))
         except ViolationError:
             return
+    pytest.fail("no seed breaks it")

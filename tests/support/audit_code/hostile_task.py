@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import torch
+from descent import Descent
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -15,6 +16,7 @@ import dtrain
 
 ALL_REDUCE_IDS = 200
 LATE_S = 0.4
+SLOWER = 10
 
 
 def die():
@@ -31,17 +33,20 @@ class KillInBackward(torch.autograd.Function):
         die()
 
 
-class HostileSGD(torch.optim.SGD):
-    """Takes `pace_s` for a step until the file `hurry` exists, and dies where its task says."""
+class HostileDescent(Descent):
+    """Takes `pace_s` for a step until the file `hurry` exists, and dies where its task says.
+
+    In the last third of the stream it takes ten times as long: on a busy machine a stream must not end before its faults were seen.
+    """
 
     def __init__(self, parameters, task):
-        super().__init__(parameters, lr=1.0)
+        super().__init__(parameters)
         self.task = task
 
     def step(self, closure=None):
         self.task.die_at("optimizer start")
         if self.task.pace_s and not (self.task.folder / "hurry").exists():
-            time.sleep(self.task.pace_s)
+            time.sleep(self.task.pace_s * (SLOWER if self.task.is_near_the_end else 1))
         super().step(closure)
         self.task.die_at("optimizer end")
 
@@ -62,19 +67,20 @@ class HostileTask(dtrain.Task):
 
     def model(self, params):
         self.folder, self.acts, self.pace_s = Path(params["folder"]), params["acts"], params["pace_s"]
-        self.doom = ""
+        self.doom, self.is_near_the_end, self.num_ids = "", False, params["num_ids"]
         weights = nn.Embedding(params["num_ids"], 1)
         nn.init.zeros_(weights.weight)
         return weights
 
     def optimizer(self, model, params):
-        return HostileSGD(model.parameters(), self)
+        return HostileDescent(model.parameters(), self)
 
     def scheduler(self, optimizer, params):
         return HostileSchedule(optimizer, lambda _: 1.0)
 
     def forward(self, model, batch):
         ids = batch["id"]
+        self.is_near_the_end = self.is_near_the_end or bool((ids > self.num_ids * 2 // 3).any())
         self.be_late(ids)
         if (self.folder / "behave").exists():
             return model(ids).squeeze(1)
