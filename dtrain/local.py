@@ -233,7 +233,7 @@ class LocalJob:
     def _discover(self) -> None:
         """Partitions that have come are read from now on."""
         now_s = self._clock.monotonic_s()
-        if self._parent.ends is None and not self._spec.source.partitions and now_s > self._discovered_at_s + _DISCOVER_EVERY_S:
+        if self._spec.source.grows and now_s > self._discovered_at_s + _DISCOVER_EVERY_S:
             self._discovered_at_s = now_s
             self._change(self._source.discover(self._cutter.positions, identity=self._identity), kind="partition")
 

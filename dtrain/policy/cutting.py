@@ -53,7 +53,7 @@ class Cutter:
 
     Args:
         positions: where the next cut starts, per partition.
-        ends: where each partition ends; None for never.
+        ends: where each partition ends; one that is not in it never does. None for none.
         rows: rows of a full cut.
         max_wait_s: longest wait of a row before a shorter step is cut; `arrival` only.
         is_strict: see the module.
@@ -110,7 +110,8 @@ class Cutter:
 
     def has_read(self, partition: Partition) -> bool:
         """Whether a partition was read to its end."""
-        return self._ends is not None and self._read_to[partition] >= self._ends.get(partition, Position(0))
+        end = self._ends.get(partition) if self._ends is not None else None
+        return end is not None and self._read_to[partition] >= end
 
     def is_next(self, meta: BlockMeta) -> bool:
         """Whether a block starts where what was read of its partition ends; others are from before positions were moved."""

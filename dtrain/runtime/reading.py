@@ -126,7 +126,7 @@ class Readers:
             intake.actor.recall.remote(self._identity)
         tasks = TaskSet(reading.on_error)
         self._tasks = [tasks.run(self._conduct(reading))]
-        if reading.manifest.ends is None and not self._spec.source.partitions:
+        if self._spec.source.grows:
             self._tasks.append(tasks.run(self._discover(reading)))
 
     def pause(self) -> None:

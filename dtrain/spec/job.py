@@ -273,6 +273,11 @@ class SourceSpec(Section):
         return bool(self.named_topics or self.pattern)
 
     @property
+    def grows(self) -> bool:
+        """Whether partitions and topics that come later are read too: what ends, or was chosen by number, was settled at the beginning."""
+        return self.has_topics and self.end == "never" and not self.partitions
+
+    @property
     def dead_letters(self) -> DeadLetters | None:
         """Where bad records go; None where they stop the job."""
         return self.on_bad_record if isinstance(self.on_bad_record, DeadLetters) else None

@@ -82,6 +82,11 @@ class FileSource(Source):
             positions, schema=schema, ends=ends, identity=identity, marks=self._checked(marks or {}, positions)
         )
 
+    def discover(self, known: Collection[Partition], *, identity: Identity) -> Change:
+        """See `Source.discover`: the topic's. Files that come later are none of the job's."""
+        self.recall(identity)
+        return super().discover(known, identity=identity)
+
     def gaps(
         self, positions: Positions, *, ends: Positions | None, identity: Identity, marks: Mapping[Partition, Mark]
     ) -> Change:

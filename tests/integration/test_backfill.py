@@ -39,6 +39,27 @@ def _ids(first: int, stop: int) -> pa.Table:
     return pa.table({"id": pa.array(range(first, stop), pa.int64())})
 
 
+def test_partitions_that_are_added_behind_the_files_are_trained_too(kafka: Kafka, tmp_path: Path, launched: Any) -> None:
+    topic = kafka.new_topic()
+    messages = list(id_messages(NUM_IDS, rows=50))[IN_FILES // 50 :]
+    for number, first in enumerate(range(0, IN_FILES, 4000)):
+        (tmp_path / f"{number}.arrow").write_bytes(arrow_file(_ids(first, first + 4000), rows=1000))
+    source = {"history": {"files": f"{tmp_path}/*.arrow"}, "end": "never"}
+    job = launched(topic=topic, bootstrap=kafka.bootstrap, ends={}, source=source)
+    kafka.produce(topic, 0, messages[:40])
+    job.wait(lambda seen: seen.status is not None and seen.status.rows_trained >= IN_FILES + 2000)
+    kafka.add_partitions(topic, 1)
+    kafka.produce(topic, 1, messages[40:80])
+    job.wait(lambda seen: seen.status is not None and seen.status.rows_trained >= IN_FILES + 4000)
+    job.kill("coordinator")
+    for partition in range(2):
+        kafka.produce(topic, partition, messages[80 + partition :: 2])
+    job.wait(lambda seen: seen.status is not None and seen.status.rows_trained >= NUM_IDS)
+    job.launcher.stop(job.record.job_id, job.record.incarnation)
+    assert job.wait_for_end().outcome is Outcome.STOPPED
+    job.check()
+
+
 def test_history_then_live_each_kind_of_process_killed_every_record_is_in_the_weights_once(
     kafka: Kafka, tmp_path: Path, launched: Any
 ) -> None:

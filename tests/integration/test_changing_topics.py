@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 
 from deploy.kafka.broker import Broker, resolve_jars, resolved
+from dtrain.clock import SystemClock
 from dtrain.job.status import Outcome
+from dtrain.spec.job import JobSpec
 from dtrain.steplog.positions import Partition, Position
-from dtrain.stream.kafka import KafkaSource
+from dtrain.stream.files import FileLog
+from dtrain.stream.files_places import open_place
+from dtrain.stream.files_source import FileSource
 from dtrain.stream.memory import MemorySource, MemoryTopic
 from dtrain.stream.source import Source
+from dtrain.stream.sources import open_source
 from tests.support.audit import audit_spec, times_trained
 from tests.support.kafka import REPOSITORY, Kafka
 from tests.support.live import LiveJob
@@ -58,8 +63,12 @@ class Place:
     def recreate(self, topic: str, *, partitions: int = 1) -> None:
         self.topics[topic] = MemoryTopic(topic, partitions=partitions)
 
-    def source(self, job: Any) -> Source:
-        return MemorySource(job.source, self.topics)
+    def source(self, job: JobSpec) -> Source:
+        live, history, clock = MemorySource(job.source, self.topics), job.source.backfill, SystemClock()
+        if history is None:
+            return live
+        files = FileLog(history, open_place(history.files), letters=None, clock=clock)
+        return FileSource(job.source, history, files, live=live, clock=clock)
 
     def job(self, topic: str, **changes: Any) -> LiveJob:
         """It reads JSON rows, from the first on, for ever."""
@@ -101,8 +110,8 @@ class KafkaPlace(Place):
     def recreate(self, topic: str, *, partitions: int = 1) -> None:
         self.kafka.recreate(topic, partitions=partitions)
 
-    def source(self, job: Any) -> Source:
-        return KafkaSource(job.source)
+    def source(self, job: JobSpec) -> Source:
+        return open_source(job)
 
 
 @pytest.fixture(params=["memory", "kafka"])
@@ -148,6 +157,39 @@ def test_partitions_that_are_added_are_read_from_their_first_record_on(place: Pl
         (number, None, Position(0), "added") for number in (1, 2, 3)
     ]
     assert job.replay().rows == len(trained(job))
+
+
+@pytest.mark.parametrize("order", ["arrival", "strict"])
+def test_partitions_that_are_added_behind_files_are_read_from_their_first_record_on(
+    place: Place, tmp_path: Path, order: str
+) -> None:
+    """While the job runs, and while nobody looks. In strict order a step takes ten rows of every partition."""
+    for number in range(2):
+        lines = (json_object(id=i) + b"\n" for i in range(60 * number, 60 * number + 60))
+        (tmp_path / f"{number}.jsonl").write_bytes(b"".join(lines))
+    topic = place.new_topic()
+    history = {"files": f"{tmp_path}/*.jsonl"}
+    job = place.job(topic, source={"history": history}, batch={"order": order, "rows": 60}).start()
+    place.write(topic, range(120, 180))
+    job.wait_for_rows(180)
+    place.add_partitions(topic, 1)
+    job.wait(lambda _: len(job.told("is read from offset 0 on")) == 1)
+    for partition in range(2):
+        place.write(topic, range(180 + 30 * partition, 210 + 30 * partition), partition=partition)
+    job.wait_for_rows(240)
+    job.stop()
+    place.add_partitions(topic, 1)
+    job.start().wait(lambda _: len(job.told("is read from offset 0 on")) == 2)
+    for partition in range(3):
+        place.write(topic, range(240 + 20 * partition, 260 + 20 * partition), partition=partition)
+    job.wait_for_rows(300)
+    job.stop()
+    assert trained(job) == list(range(300))
+    added = [move for entry in job.moves() for move in entry.moves]
+    assert [(move.partition.number, move.start, move.end, move.reason) for move in added] == [
+        (number, None, Position(0), "added") for number in (1, 2)
+    ]
+    assert job.replay().rows == 300
 
 
 def test_partition_that_is_added_to_a_bounded_job_is_not_read(place: Place) -> None:

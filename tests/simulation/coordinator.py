@@ -15,7 +15,7 @@ from tests.simulation.checkpoints import Checkpoints
 from tests.simulation.disk import Errand
 from tests.simulation.process import Generation, Process, ViolationError
 from tests.simulation.rules import adopt_by, claim_by, elect_by
-from tests.simulation.stream import BEGIN, ENDS, new_planner, read
+from tests.simulation.stream import BEGIN, ENDS, new_planner, next_change, read
 from tests.simulation.trainer import Form
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Coordinator(Process):
         self.crew: list[int] = []
         """The trainers that it knows and does not suspect."""
         self.members: tuple[int, ...] = ()
+        self._leaving: list[int] = []
         self.checkpoints: Checkpoints | None = None  # of the attempt that is held
         self._errands: list[tuple[Errand, Callable[[Errand], None]]] = []
         self._forming: Generator[None] | None = None
@@ -168,6 +169,9 @@ class Coordinator(Process):
         else:
             form = Form(self.generation, self.members, origin.source, origin.behind, None)
         self.world.log("{} forms {} at {}", self.name, form, progress.plan_number)
+        for index in set(self._leaving) - set(form.members):
+            self.send(f"t{index}", "retire")
+        self._leaving = []
         for index in form.members:
             self.send(f"t{index}", "form", form)
         self._is_training, self._reported = True, progress.plan_number
@@ -204,6 +208,8 @@ class Coordinator(Process):
         is_last = planner.dealer.is_finished
         if chance < share / 4 and len(self.crew) < WORLD_SIZE:
             self.crew.append(self.world.spawn())
+        if self.world.is_changing and self._changes(planner, share):
+            return self._answer_pulls()
         if not is_last and set(self.crew) != set(self.members):
             planner.membership()
         elif is_last or chance < share:
@@ -212,7 +218,19 @@ class Coordinator(Process):
         else:
             checkpoints.rejects |= read(planner, rng=self.world.rng)
             planner.cut(now_s=0.0)
-        self._answer_pulls()
+        return self._answer_pulls()
+
+    def _changes(self, planner: Planner, share: float) -> bool:
+        """A member is to leave, as on SIGTERM; or what is read changes, at a step that is issued now."""
+        chance = self.world.rng.random()
+        if chance < share / 4 and len(self.crew) > 1:
+            self.world.count("leaves")
+            self._leaving.append(self.crew.pop(self.world.rng.randrange(len(self.crew))))
+        elif chance < share and (change := next_change(planner, rng=self.world.rng)).moves:
+            self.world.count("moves")
+            planner.change(change)
+            return True
+        return False
 
     def _answer_pulls(self) -> None:
         for index, after in list(self._pulls.items()):
@@ -224,7 +242,7 @@ class Coordinator(Process):
     # --- what trainers say
 
     def on_wrote(self, sender: str, attempt: int, snapshot: Snapshot) -> None:
-        is_member = int(sender[1:]) in set(self.members) & set(self.crew)
+        is_member = int(sender[1:]) in set(self.members) - self.suspected  # one that is to leave is a member until it has left
         if self.checkpoints and is_member and (attempt == self._attempt or not self.rules.snapshot_tag):
             self.checkpoints.wrote(snapshot)
 

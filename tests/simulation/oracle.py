@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.errors import CorruptError, NotFoundError
+from dtrain.steplog.entries import Entry
 from dtrain.steplog.fences import ManifestRef
 from dtrain.steplog.progress import Progress
 from tests.simulation.process import Generation, ViolationError
-from tests.simulation.stream import ENDS, Coordinate, rejects_of
+from tests.simulation.stream import Coordinate, is_at_end, rejects_in
 from tests.simulation.trainer import Trainer, Weights
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ class Oracle:
         """SUCCEEDED was said and some time has passed."""
         done, newest = self._world.done, self.line[-1]
         assert done is not None
-        at_end = dict(self._progress[newest].positions) == ENDS and self._progress[newest].span is None
-        if done.ref not in self.damaged and not at_end:
+        if done.ref not in self.damaged and not is_at_end(self._progress[newest]):
             raise ViolationError(f"inv 13: SUCCEEDED was said of {done.name}, and the newest that counts is {newest.name}")
         for what, ref in self._effects:
             one, other = self._weights[ref], self._weights[newest]
@@ -95,7 +95,7 @@ class Oracle:
             if not _extends(self._weights[later], self._weights[earlier]):
                 raise ViolationError(f"inv 5: {earlier.name} and {later.name} both count and contradict each other")
         for ref in line:
-            gone = rejects_of(self._progress[ref]) - self.dead_letters
+            gone = rejects_in(entry for entry in self._weights[ref] if isinstance(entry, Entry)) - self.dead_letters
             if gone:
                 raise ViolationError(f"inv 13: {ref.name} counts, and dead letters {gone} were never flushed")
 

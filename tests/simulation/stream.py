@@ -1,23 +1,27 @@
-"""The stream of the simulator: a small topic with an end, and bad records in it."""
+"""The stream of the simulator: a small topic with an end, and bad records in it; what is read of it may change."""
 
 from __future__ import annotations
 
 import random
 from array import array
+from collections.abc import Iterable
 
 from dtrain.policy.blocking import Size
 from dtrain.policy.cutting import Cutter
 from dtrain.runtime.planner import Planner
 from dtrain.steplog.blocks import BlockMeta
-from dtrain.steplog.entries import Plan
+from dtrain.steplog.entries import Entry, Plan
+from dtrain.steplog.moves import Change, Move
 from dtrain.steplog.positions import Partition, Position
 from dtrain.steplog.progress import Progress
 from dtrain.steplog.ranges import Reject
 
 PARTITIONS = (Partition("topic", 0), Partition("topic", 1))
 BEGIN = {partition: Position(0) for partition in PARTITIONS}
-ENDS = {PARTITIONS[0]: Position(7), PARTITIONS[1]: Position(6)}
-REJECTS = {PARTITIONS[0]: (2, 6), PARTITIONS[1]: (3,)}
+ADDED = Partition("topic", 2)
+"""Comes later, where what is read changes, or never."""
+ENDS = {PARTITIONS[0]: Position(7), PARTITIONS[1]: Position(6), ADDED: Position(4)}
+REJECTS = {PARTITIONS[0]: (2, 6), PARTITIONS[1]: (3,), ADDED: (1,)}
 """Offsets of bad records; every record has one row."""
 
 Coordinate = tuple[Partition, int]
@@ -32,7 +36,30 @@ def brief(plan: Plan) -> str:
 
 def rejects_of(progress: Progress) -> set[Coordinate]:
     """The bad rows that a replica at `progress` has passed."""
-    return {(p, offset) for p in PARTITIONS for offset in REJECTS[p] if offset < progress.positions[p].offset}
+    return {(p, offset) for p, at in progress.positions.items() for offset in REJECTS[p] if offset < at.offset}
+
+
+def rejects_in(entries: Iterable[Entry]) -> set[Coordinate]:
+    """The bad rows that these steps have passed; what they have moved over is none of theirs."""
+    ranges = (item for entry in entries for item in entry.ranges)
+    return {(r.partition, o) for r in ranges for o in REJECTS[r.partition] if r.start.offset <= o < r.end.offset}
+
+
+def is_at_end(progress: Progress) -> bool:
+    """Whether every partition that is read was read to its end, and every row of a span is trained."""
+    return progress.span is None and all(at == ENDS[p] for p, at in progress.positions.items())
+
+
+def next_change(planner: Planner, *, rng: random.Random) -> Change:
+    """What is read changes: a partition comes, or some rows of one are passed over; nothing, where chance will have it."""
+    positions = planner.cutter.positions
+    partition = rng.choice((*PARTITIONS, ADDED))
+    if partition not in positions:
+        return Change((Move(partition, None, Position(0), "added"),))
+    first, end = positions[partition].offset, ENDS[partition].offset
+    if first == end:
+        return Change()
+    return Change((Move(partition, positions[partition], Position(rng.randint(first + 1, end)), "lag"),))
 
 
 def new_planner(progress: Progress, *, rng: random.Random, is_shuffled: bool) -> Planner:
@@ -60,7 +87,7 @@ def read(planner: Planner, *, rng: random.Random) -> set[Coordinate]:
         planner.reopen(None, num_bytes=0)
         return set()
     read_to = planner.cutter.read_to
-    unread = [partition for partition in PARTITIONS if read_to[partition] < ENDS[partition]]
+    unread = [partition for partition in sorted(read_to) if read_to[partition] < ENDS[partition]]
     if not unread:
         return set()
     partition = rng.choice(unread)

@@ -51,6 +51,15 @@ def test_protocol_no_history_breaks_it_where_rows_are_shuffled() -> None:
     assert counts["open spans"] > 20, "attempts that began in the middle of one"
 
 
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_protocol_no_history_breaks_it_where_partitions_come_rows_are_passed_over_and_members_leave(is_shuffled: bool) -> None:
+    counts: Counter[str] = Counter()
+    kinds = {"is_shuffled": is_shuffled, "is_changing": True}
+    assert search(Rules(), range(NUM_HISTORIES // 2), limit=1, counts=counts, **kinds) == []
+    assert counts["moves"] > NUM_HISTORIES // 2
+    assert counts["leaves"] > NUM_HISTORIES // 10
+
+
 @pytest.mark.parametrize(("rule", "seed"), SEEDS.items())
 def test_protocol_without_one_rule_is_seen_to_break(rule: str, seed: int) -> None:
     assert search(replace(Rules(), **{rule: False}), range(seed, seed + NUM_SEARCHED), limit=1)

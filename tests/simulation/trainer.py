@@ -226,6 +226,10 @@ class Trainer(Process):
         self.replica, self._is_receiving = Replica(there, LogTail(there.plan_number, there.log_hash), weights), False
         return self._enter()
 
+    def on_retire(self, sender: str) -> None:
+        """It is not a member any more."""
+        self.die("retires")
+
     def on_chunk(self, sender: str, generation: Generation, replica: Replica, is_whole: bool) -> None:
         """State from the source, written in place: until its second half is here, there is none."""
         if generation == self.generation and self._is_forming:

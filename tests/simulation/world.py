@@ -48,8 +48,11 @@ class _Clock(SystemClock):
 class World:
     """One history. `run` raises ViolationError when an invariant breaks."""
 
-    def __init__(self, seed: int, rules: Rules, *, is_traced: bool = False, is_shuffled: bool = False) -> None:
+    def __init__(
+        self, seed: int, rules: Rules, *, is_traced: bool = False, is_shuffled: bool = False, is_changing: bool = False
+    ) -> None:
         self.is_shuffled = is_shuffled
+        self.is_changing = is_changing
         self.rng, self.rules, self.spec, self.clock = random.Random(seed), rules, SPEC, _Clock(self)
         self.trace: list[str] = []
         self.is_traced = is_traced

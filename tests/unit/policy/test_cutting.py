@@ -353,3 +353,15 @@ def test_held_out_rows_before_a_move_are_in_no_step_behind_it() -> None:
     cut = cutter.cut(now_s=0.0)
     assert cut is not None
     assert (cut.held_out, cut.exhausted) == ((), (1,))
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_cutter_partition_that_comes_while_files_are_cut_waits_for_them_and_has_no_end(is_strict: bool) -> None:
+    cutter = _cutter([[[GOOD]] * 4, []], rows=2, is_strict=is_strict, first=frozenset({_partition(0)}))
+    cutter.move([Move(_partition(2), None, Position(0), "added")])
+    assert cutter.held == {_partition(1), _partition(2)}
+    files, *_ = _blocks(0, [[GOOD]] * 4, [])
+    assert sum(cut.num_rows for cut in _drain(cutter, [files])) == 4
+    assert cutter.held == frozenset()
+    assert cutter.unread == {_partition(2)}
+    assert not cutter.is_finished
