@@ -1,7 +1,8 @@
-"""The control plane's process: `python -m dtrain.cli.control_plane HOME RAY_ADDRESS ADDRESS METRICS_ADDRESS`."""
+"""The control plane's process: `python -m dtrain.cli.control_plane HOME RAY_ADDRESS ADDRESS METRICS_ADDRESS [options]`."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 from pathlib import Path
@@ -15,17 +16,39 @@ from dtrain.runtime.launcher import RayLauncher
 
 def main(words: list[str]) -> int:
     """Serve until told to end; the exit code. Why it could not is the last line on standard error, for `dtrain up` to repeat."""
-    home, ray_address, address, metrics_address = words
-    folder = Path(home) / "logs"
-    logs.configure(file=folder / "control-plane.jsonl")
-    settings = Settings(Path(home), logs_dir=folder / "jobs", address=address, metrics_address=metrics_address)
+    asked = _parser().parse_args(words)
+    folder = asked.home / "logs"
+    logs.configure(file=None if asked.log_to_terminal else folder / "control-plane.jsonl")
+    settings = Settings(
+        asked.home,
+        logs_dir=asked.job_logs or folder / "jobs",
+        address=asked.address,
+        metrics_address=asked.metrics_address,
+        token_file=asked.token_file,
+        is_job_metrics_on_node=asked.job_metrics == "node",
+    )
     try:
-        launcher = RayLauncher.connect(ray_address, logs=settings.logs_dir)
+        launcher = RayLauncher.connect(
+            asked.ray_address, logs=settings.logs_dir, is_metrics_on_node=settings.is_job_metrics_on_node
+        )
         asyncio.run(serve(settings, launcher))
     except DtrainError as error:
         sys.stderr.write(f"{error}\n")
         return exit_of(error.code)
     return Exit.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    """As `Settings` has them; `dtrain control-plane` describes them."""
+    parser = argparse.ArgumentParser(prog="dtrain.cli.control_plane")
+    parser.add_argument("home", type=Path)
+    for name in ("ray_address", "address", "metrics_address"):
+        parser.add_argument(name)
+    parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--job-logs", type=Path)
+    parser.add_argument("--job-metrics", choices=("loopback", "node"), default="loopback")
+    parser.add_argument("--log-to-terminal", action="store_true")
+    return parser
 
 
 if __name__ == "__main__":

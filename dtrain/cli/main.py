@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dtrain.cli import jobs, lag, machine, proofs, redrive, topics
+from dtrain.cli import jobs, lag, machine, parts, proofs, redrive, topics
 from dtrain.cli.exits import Exit, exit_of
 from dtrain.cli.output import fail
 from dtrain.errors import DtrainError, InputError, InternalError
@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "Topics": (topics.topics, topics.peek, topics.produce),
     "Proofs": (proofs.checkpoints, proofs.pin, proofs.verify, proofs.replay),
+    "In containers": (parts.control_plane, parts.ray_head, parts.ray_worker, parts.healthy),
 }
 
 
@@ -44,7 +45,7 @@ class _Commands(TyperGroup):
         """What `--help` says of them."""
         for title, functions in COMMANDS.items():
             with formatter.section(title):
-                formatter.write_dl([(_name(function), (function.__doc__ or "").strip()) for function in functions])
+                formatter.write_dl([(name_of(function), (function.__doc__ or "").strip()) for function in functions])
 
 
 app = typer.Typer(
@@ -58,12 +59,13 @@ app = typer.Typer(
 )
 
 
-def _name(function: Callable[..., object]) -> str:
-    return function.__name__.removesuffix("_jobs")
+def name_of(function: Callable[..., object]) -> str:
+    """What a user calls the command that `function` is."""
+    return function.__name__.removesuffix("_jobs").replace("_", "-")
 
 
 for _command in chain.from_iterable(COMMANDS.values()):
-    app.command(_name(_command))(_command)
+    app.command(name_of(_command))(_command)
 
 
 def run(words: list[str]) -> int:

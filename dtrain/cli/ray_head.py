@@ -12,14 +12,21 @@ from pathlib import Path
 from dtrain.cli.ports import free_ports
 from dtrain.cli.processes import Recorded, start
 
+LOOPBACK = "127.0.0.1"
+
 _LONGEST_TEMP = 40
 """Characters of Ray's folder: it puts sockets 66 deeper, and a socket's path may have 107."""
 
 
-def ray_environment(environment: Mapping[str, str], *, token_file: Path) -> dict[str, str]:
+def ray_environment(environment: Mapping[str, str], *, token_file: Path, is_alone: bool = True) -> dict[str, str]:
     """`environment` with everything that Ray is told by it: for its head and for every process that joins.
 
     Ray's own defaults differ by how it is started, and processes that disagree wait for each other for a minute.
+
+    Args:
+        environment: of a process.
+        token_file: holds Ray's token.
+        is_alone: nothing of this Ray listens beyond loopback, and no other node joins.
     """
     others = {key: value for key, value in environment.items() if key not in {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE"}}
     return others | {
@@ -27,7 +34,9 @@ def ray_environment(environment: Mapping[str, str], *, token_file: Path) -> dict
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: bind to 127.0.0.1, not to the host's address
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(
+            int(not is_alone)
+        ),  # despite its name: 0 binds to 127.0.0.1, not to the host's address
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # or SIGTERM waits 30 s for detached actors, which never go by themselves
         "RAY_DISABLE_IMPORT_WARNING": "1",
     }
@@ -44,7 +53,7 @@ def start_ray(
     folder.mkdir(mode=0o700, exist_ok=True)
     port, client_port = free_ports(2)
     options = {
-        "--node-ip-address": "127.0.0.1",
+        "--node-ip-address": LOOPBACK,
         "--port": port,
         "--ray-client-server-port": client_port,  # nobody uses it, but Ray starts it all the same
         "--dashboard-agent-listen-port": 0,
@@ -60,7 +69,7 @@ def start_ray(
     flags = [f"{key}={value}" for key, value in options.items() if value is not None]
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     command = [*ray, "start", "--head", "--block", "--no-monitor", "--disable-usage-stats", *flags]
-    facts = {"address": f"127.0.0.1:{port}", "folder": str(folder)}
+    facts = {"address": f"{LOOPBACK}:{port}", "folder": str(folder)}
     return start(command, environment=environment, log=home / "logs" / "ray.log", facts=facts)
 
 

@@ -25,6 +25,7 @@ from dtrain.control.store import SqlJobStore
 from dtrain.errors import StorageError, UnavailableError
 from dtrain.job.lifecycle import State
 from dtrain.job.protocols import Launcher
+from dtrain.job.status import JobStatus
 from dtrain.job.view import ServerInfo
 from dtrain.metrics.control import ControlMetrics
 from dtrain.rpc.connection import Connection, host_and_port
@@ -50,12 +51,16 @@ class Settings:
         logs_dir: one folder a job inside it.
         address: host:port of the API; port 0 for a free one.
         metrics_address: host:port of /metrics and /sd; port 0 for a free one.
+        token_file: holds the token that callers show; None for the home's, which is made if missing.
+        is_job_metrics_on_node: jobs answer /metrics at their node's address, not on loopback.
     """
 
     home: Path
     logs_dir: Path
     address: str = DEFAULT_ADDRESS
     metrics_address: str = "127.0.0.1:0"
+    token_file: Path | None = None
+    is_job_metrics_on_node: bool = False
 
 
 async def serve(settings: Settings, launcher: Launcher, *, on_ready: Callable[[Connection], None] | None = None) -> None:
@@ -86,10 +91,10 @@ async def control_plane(settings: Settings, launcher: Launcher) -> AsyncIterator
     home, clock, stopping = settings.home, SystemClock(), asyncio.Event()
     async with AsyncExitStack() as parts:
         parts.enter_context(_taken(home))
-        token = token_in(home / "token")
+        token = token_in(token_file := settings.token_file or home / "token")
         store = parts.enter_context(closing(SqlJobStore.open(home / "jobs.db")))
         metrics = ControlMetrics(
-            version=__version__, states=[s for s in State if not s.is_terminal], jobs=lambda: _seen(scheduler)
+            version=__version__, states=[s for s in State if not s.is_terminal], jobs=lambda: _seen(scheduler, settings)
         )
         scheduler = Scheduler(store, launcher, clock=clock, on_cycle=metrics.observe_cycle)
         parts.callback(scheduler.stop)
@@ -112,7 +117,7 @@ async def control_plane(settings: Settings, launcher: Launcher) -> AsyncIterator
         parts.callback(stopping.set)  # streams end by it, so that the server need not wait for them
         address = await _listen(server, service, settings.address)
         scheduler.start()
-        connection = Connection(address, str(home / "token"), metrics_address=metrics_address, pid=os.getpid())
+        connection = Connection(address, str(token_file), metrics_address=metrics_address, pid=os.getpid())
         connection.save(home)
         yield connection
 
@@ -135,13 +140,20 @@ async def _listen(server: grpc.aio.Server, service: JobService, address: str) ->
     return f"{host}:{port}"
 
 
-def _seen(scheduler: Scheduler) -> list[tuple[str, str, int]]:
-    """State, id and metrics port of each job as of the last cycle; a job that holds nothing serves nothing."""
+def _seen(scheduler: Scheduler, settings: Settings) -> list[tuple[str, str, str]]:
+    """State, id and host:port of /metrics of each job as of the last cycle; a job that holds nothing serves nothing."""
     return [
-        (record.state.value, record.job_id, record.status.metrics_port if record.state.holds_resources else 0)
+        (record.state.value, record.job_id, _metrics_of(record.status, settings) if record.state.holds_resources else "")
         for record in scheduler.snapshot
         if not record.state.is_terminal
     ]
+
+
+def _metrics_of(status: JobStatus, settings: Settings) -> str:
+    nodes = (
+        [member.node for member in status.members if member.role == "coordinator"] if settings.is_job_metrics_on_node else []
+    )
+    return f"{nodes[0] if nodes else '127.0.0.1'}:{status.metrics_port}" if status.metrics_port else ""
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class JobStatus:
     """Wall time."""
     members: tuple[Member, ...] = ()
     metrics_port: int = 0
-    """Loopback port of this job's /metrics; 0 before there is one."""
+    """Port of this job's /metrics on the coordinator's host; 0 before there is one."""
     updated_at_s: float = 0.0
     """Wall time at which the coordinator said so."""
 

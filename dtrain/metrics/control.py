@@ -19,10 +19,10 @@ class ControlMetrics(Exporter):
     Args:
         version: of dtrain.
         states: every state that is counted.
-        jobs: asked at a scrape: the state and the id of each job that is not over, and the port of its /metrics (0: none).
+        jobs: asked at a scrape: the state and the id of each job that is not over, and host:port of its /metrics (empty: none).
     """
 
-    def __init__(self, *, version: str, states: Iterable[str], jobs: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
+    def __init__(self, *, version: str, states: Iterable[str], jobs: Callable[[], Iterable[tuple[str, str, str]]]) -> None:
         self._states = tuple(states)
         self._jobs = jobs
         super().__init__(version=version, pages={"/sd": self._targets})
@@ -46,8 +46,6 @@ class ControlMetrics(Exporter):
     def _targets(self) -> tuple[str, bytes]:
         """Prometheus's HTTP service discovery: every job that has a /metrics."""
         targets: list[Mapping[str, object]] = [
-            {"targets": [f"127.0.0.1:{port}"], "labels": {"__meta_dtrain_job_id": job_id}}
-            for _, job_id, port in self._jobs()
-            if port
+            {"targets": [address], "labels": {"__meta_dtrain_job_id": job_id}} for _, job_id, address in self._jobs() if address
         ]
         return "application/json", json.dumps(targets).encode()

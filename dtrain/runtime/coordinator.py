@@ -59,6 +59,7 @@ class Orders:
     accept_code_change: bool
     skip_poison: bool = False
     allow_gap: bool = False
+    is_metrics_on_node: bool = False
 
 
 class _StoppedError(Exception):
@@ -101,7 +102,9 @@ class Coordinator:
     async def start(self) -> None:
         """The job runs from now on; called again, nothing happens."""
         if self._run_task is None:
-            self._tracker.metrics_port = self._metrics.serve()
+            self._tracker.metrics_port = self._metrics.serve(
+                host=self._node() if self._orders.is_metrics_on_node else "127.0.0.1"
+            )
             self._run_task = asyncio.get_running_loop().create_task(self._run())
             self._meter_task = asyncio.get_running_loop().create_task(self._meter())
 
@@ -365,8 +368,12 @@ class Coordinator:
         if self._attempt is not None:
             self._attempt.wake()
 
+    def _node(self) -> str:
+        address: str = ray.util.get_node_ip_address()
+        return address
+
     def _members(self) -> tuple[Member, ...]:
-        node = ray.util.get_node_ip_address()
+        node = self._node()
         members = [Member("coordinator", self._orders.incarnation, -1, os.getpid(), node, self._phase)]
         for index, pid in (self._readers.pids if self._readers is not None else {}).items():
             members.append(Member("reader", index, -1, pid, node, "ready"))

@@ -15,6 +15,7 @@ from dtrain.job.protocols import JobRecord, Resources
 from dtrain.job.status import Observation
 from dtrain.runtime.coordinator import Coordinator, Orders
 from dtrain.runtime.crew import NAMESPACE
+from dtrain.runtime.nodes import FOR_JOBS
 from dtrain.runtime.room import give_back, has_lost_room, is_reserved, reserve_free
 from dtrain.spec.job import JobSpec
 
@@ -26,13 +27,15 @@ class RayLauncher:
 
     Args:
         logs: folder in which each job gets one for its logs.
+        is_metrics_on_node: jobs answer /metrics at their node's address, where others may read it; else on loopback.
     """
 
-    def __init__(self, *, logs: Path) -> None:
+    def __init__(self, *, logs: Path, is_metrics_on_node: bool = False) -> None:
         self._logs = logs
+        self._is_metrics_on_node = is_metrics_on_node
 
     @classmethod
-    def connect(cls, address: str, *, logs: Path) -> RayLauncher:
+    def connect(cls, address: str, *, logs: Path, is_metrics_on_node: bool = False) -> RayLauncher:
         """A launcher on the cluster at `address` (host:port of its head), which must be named: Ray joins any that it finds.
 
         Raises:
@@ -42,7 +45,7 @@ class RayLauncher:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UnavailableError(f"no Ray cluster answers at {address}: {error}", fix="start it with `dtrain up`") from error
-        return cls(logs=logs)
+        return cls(logs=logs, is_metrics_on_node=is_metrics_on_node)
 
     def capacity(self) -> Resources:
         """What the cluster has in all."""
@@ -68,6 +71,7 @@ class RayLauncher:
             accept_code_change=record.accept_code_change,
             skip_poison=record.skip_step,
             allow_gap=record.allow_gap,
+            is_metrics_on_node=self._is_metrics_on_node,
         )
         coordinator = (
             ray.remote(Coordinator)
@@ -78,6 +82,7 @@ class RayLauncher:
                 get_if_exists=True,
                 max_restarts=0,
                 num_cpus=0,
+                label_selector=FOR_JOBS,
                 max_concurrency=10_000,
             )
             .remote(orders)

@@ -12,7 +12,7 @@ import pytest
 from dtrain import errors
 from dtrain.cli import exits, jobs
 from dtrain.cli.exits import Exit, exit_of
-from dtrain.cli.main import COMMANDS, run
+from dtrain.cli.main import COMMANDS, name_of, run
 
 HEAVY = ("torch", "ray", "pyarrow", "grpc", "kafka", "sqlalchemy", "pydantic", "rich", "ruamel.yaml")
 
@@ -31,7 +31,7 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"
-    assert all(function.__name__.removesuffix("_jobs") in done.stdout for group in COMMANDS.values() for function in group)
+    assert all(name_of(function) in done.stdout for group in COMMANDS.values() for function in group)
 
 
 def test_help_documents_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

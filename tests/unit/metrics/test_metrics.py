@@ -107,7 +107,7 @@ def test_promtool_finds_nothing_to_say(job: JobMetrics) -> None:
     job.observe_step(0.1)
     job.observe_recovery(0.1)
     job.observe_checkpoint(0.1)
-    control = ControlMetrics(version="1.2.3", states=["RUNNING"], jobs=lambda: [("RUNNING", "flights-00001", 9)])
+    control = ControlMetrics(version="1.2.3", states=["RUNNING"], jobs=lambda: [("RUNNING", "flights-00001", "10.0.0.7:9")])
     control.count_rpc("GetJob", "OK")
     control.observe_cycle(0.1)
     ports = [job.serve(), control.serve(host="127.0.0.1", port=0)]
