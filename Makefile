@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos lint format bench proto
+.PHONY: help setup demo example broker test chaos lint format bench proto
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -14,6 +14,12 @@ setup: ## install everything that the others need (they do it themselves)
 
 demo: setup ## a year of real flights, live, a worker killed, a suspend, and the proof (3 minutes)
 	@$(PYTHON) -m examples.flights.demo
+
+example: setup ## one more model beside a plain PyTorch loop (1 minute): make example NAME=digits, reviews, movielens, weather
+	@$(PYTHON) -m examples.run $(or $(NAME),digits) $(ARGS)
+
+broker: setup ## a Kafka broker of one's own, until Ctrl-C
+	@$(PYTHON) -m deploy.kafka.serve
 
 test: setup ## all tests, on real Kafka, Ray and gRPC; some: make test ARGS="tests/unit -x"
 	$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)

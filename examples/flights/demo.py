@@ -20,11 +20,11 @@ from dtrain import Client, DtrainError
 from dtrain.job.lifecycle import State
 from examples.flights.data import flights
 from examples.flights.figures import Figures
-from examples.flights.produce import end_offsets
+from examples.flights.produce import NUM_PARTITIONS, end_offsets
 from examples.flights.proof import prove
 from examples.flights.report import milliseconds, write
 from examples.flights.show import Show
-from examples.flights.stage import NUM_WORKERS, ROOT, Stage, cluster, set_up
+from examples.stage import NUM_WORKERS, ROOT, Stage, cluster, set_up
 
 FOLDER = ROOT / "build" / "demo"
 JOB_FILE = "examples/flights/job.yaml"
@@ -129,7 +129,7 @@ def main() -> int:
     for kind in ENDS:
         signal.signal(kind, _interrupt)
     try:
-        with set_up(FOLDER) as stage:
+        with set_up(FOLDER, topic="flights", num_partitions=NUM_PARTITIONS) as stage:
             console.print(f"[bold]Kafka[/bold] at {stage.bootstrap}, topic {stage.topic}")
             figures = play(stage, console=console, began_s=began_s)
     except KeyboardInterrupt:

@@ -17,8 +17,8 @@ from examples.flights.data import flights, month_starts
 from examples.flights.figures import Check, Figures
 from examples.flights.report import milliseconds
 from examples.flights.show import Show
-from examples.flights.stage import Stage
 from examples.flights.timeline import sample
+from examples.stage import Stage
 
 JANUARY_STEPS = 53
 """Full steps that hold January's 27,004 flights."""

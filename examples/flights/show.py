@@ -13,8 +13,8 @@ from rich.console import Console
 from dtrain import Client
 from dtrain.job.lifecycle import State
 from dtrain.job.view import Job, Update
-from examples.flights.stage import Command
 from examples.flights.timeline import Mark, Timeline, sample
+from examples.stage import Command
 
 LOOK_S = 0.25
 SAY_S = 3.0

@@ -1,4 +1,4 @@
-"""What the demo starts, and ends again: broker, topic, control plane, commands. Nothing outlives the `with` block."""
+"""What an example starts, and ends again: broker, topic, control plane, commands. Nothing outlives the `with` block."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from typing import Any
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from deploy.kafka.broker import find_broker
-from examples.flights.produce import NUM_PARTITIONS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 NUM_WORKERS = 2
-"""That the job file asks for: Ray is told of so many CPUs at least."""
+"""That every example's job file asks for: Ray is told of so many CPUs at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the demo plays.
+    """Where an example plays.
 
     Args:
         folder: of everything that it writes.
@@ -103,7 +102,7 @@ def end(process: subprocess.Popen[Any], *, by: signal.Signals = signal.SIGTERM, 
 
 
 class Command:
-    """A process of the demo's, in a session of its own so that Ctrl-C reaches the demo alone, which then ends it.
+    """A process of an example's, in a session of its own so that Ctrl-C reaches the example alone, which then ends it.
 
     Its lines of JSON are kept as they come; `last` is the newest.
     """
@@ -150,26 +149,38 @@ class Command:
 
 
 @contextmanager
-def set_up(folder: Path) -> Iterator[Stage]:
+def set_up(folder: Path, *, topic: str, num_partitions: int) -> Iterator[Stage]:
     """A stage with a broker and an empty topic; what an earlier run left in `folder` is gone."""
+    with broker(folder) as bootstrap, fresh_topic(bootstrap, topic, num_partitions=num_partitions) as name:
+        yield Stage(folder, bootstrap, name)
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[str]:
+    """The address of a broker: that of KAFKA_BOOTSTRAP, or one of our own in `folder`, of which nothing earlier is left."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    broker = find_broker(
+    found = find_broker(
         bootstrap=os.environ.get("KAFKA_BOOTSTRAP"),
         home=os.environ.get("KAFKA_HOME"),
         cache=ROOT / "build" / "kafka",
         folder=folder / "kafka",
     )
-    with broker:
-        topic = f"flights-{time.strftime('%H%M%S')}-{os.getpid()}"
-        admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
-        try:
-            admin.create_topics([NewTopic(topic, num_partitions=NUM_PARTITIONS, replication_factor=1)])
-            yield Stage(folder, broker.bootstrap, topic)
-            if broker.pid is None:
-                admin.delete_topics([topic])  # somebody else's broker is left as it was
-        finally:
-            admin.close()
+    with found:
+        yield found.bootstrap
+
+
+@contextmanager
+def fresh_topic(bootstrap: str, name: str, *, num_partitions: int) -> Iterator[str]:
+    """An empty topic, whose name begins with `name`; it is gone after the block."""
+    topic = f"{name}-{time.strftime('%H%M%S')}-{os.getpid()}"
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        admin.create_topics([NewTopic(topic, num_partitions=num_partitions, replication_factor=1)])
+        yield topic
+        admin.delete_topics([topic])
+    finally:
+        admin.close()
 
 
 @contextmanager

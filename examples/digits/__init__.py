@@ -1,0 +1,1 @@
+"""Handwritten digits, read from PNG images as they come."""

@@ -1,0 +1,1 @@
+"""Films, rated one after the other."""

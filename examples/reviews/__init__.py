@@ -1,0 +1,1 @@
+"""Reviews of clothes, read word by word."""
