@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from dtrain.checkpoint.code import digest_of
 from dtrain.checkpoint.manifest import Blob, Manifest
 from dtrain.checkpoint.store import CheckpointStore
+from dtrain.code.digest import digest_of
 from dtrain.data.schema import Schema, check_same
 from dtrain.errors import CorruptError, DriftError, InputError
 from dtrain.rank import Rank

@@ -16,8 +16,8 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from dtrain.checkpoint.code import check_code
 from dtrain.clock import Clock
+from dtrain.code.digest import check_code
 from dtrain.errors import DtrainError, InternalError
 from dtrain.runtime.messages import Introduction
 from dtrain.runtime.pulse import PulseListener

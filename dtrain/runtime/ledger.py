@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dtrain.checkpoint.attempts import Attempt, claim
-from dtrain.checkpoint.code import digest_of
 from dtrain.checkpoint.commit import commit
 from dtrain.checkpoint.manifest import Manifest, Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import Clock
+from dtrain.code.digest import digest_of
 from dtrain.errors import DriftError, SpecError
 from dtrain.spec.drift import differing
 from dtrain.spec.job import JobSpec

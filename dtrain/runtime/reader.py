@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from dtrain import logs
-from dtrain.checkpoint.code import check_code, digest_of
 from dtrain.clock import SystemClock
+from dtrain.code.digest import check_code, digest_of
 from dtrain.data.decode import joined
 from dtrain.data.schema import Schema
 from dtrain.errors import DtrainError

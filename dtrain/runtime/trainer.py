@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from dtrain import logs
-from dtrain.checkpoint.code import digest_of
 from dtrain.checkpoint.manifest import Snapshot
 from dtrain.checkpoint.places import open_store
+from dtrain.code.digest import digest_of
 from dtrain.errors import FencedError, InternalError, UnavailableError
 from dtrain.policy.election import Standing
 from dtrain.policy.lease import Phase

@@ -13,6 +13,7 @@ TABLE: dict[str, set[str]] = {
     "job": set(),
     "steplog": set(),
     "spec": set(),
+    "code": {"steplog", "clock"},
     "policy": {"job", "steplog"},
     "metrics": set(),
     "data": {"steplog", "spec"},
@@ -21,7 +22,7 @@ TABLE: dict[str, set[str]] = {
     "train": {"data", "steplog", "spec", "policy", "metrics", "clock"},
     "snapshot": {"train", "checkpoint", "steplog"},
     "rank": {"train", "checkpoint", "snapshot", "data", "steplog", "spec", "policy"},
-    "replay": {"train", "stream", "checkpoint", "snapshot", "rank", "data", "steplog", "spec"},
+    "replay": {"train", "stream", "checkpoint", "snapshot", "rank", "code", "data", "steplog", "spec"},
     "runtime": {
         "job",
         "policy",
@@ -29,6 +30,7 @@ TABLE: dict[str, set[str]] = {
         "train",
         "rank",
         "checkpoint",
+        "code",
         "steplog",
         "data",
         "spec",
@@ -37,8 +39,8 @@ TABLE: dict[str, set[str]] = {
         "logs",
     },
     "rpc": {"job", "spec"},
-    "client": {"rpc", "job", "spec"},
-    "control": {"job", "rpc", "policy", "spec", "metrics", "clock", "logs"},
+    "client": {"rpc", "job", "spec", "code"},
+    "control": {"job", "rpc", "code", "policy", "spec", "metrics", "clock", "logs"},
 }
 """Who imports whom, beside `errors`, which all may import. Not here: `local` and `cli`, which put the parts together."""
 
@@ -55,6 +57,7 @@ ALONE: dict[str, set[str]] = {
     "prometheus_client": {"metrics"},
     "kafka": {"stream"},
     "confluent_kafka": {"stream"},
+    "pathspec": {"code"},
     "fastavro": {"data"},
     "httpx": {"data", "stream"},
     "safetensors": {"checkpoint"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.checkpoint.code import digest_of
+from dtrain.code.digest import digest_of
 from dtrain.errors import DriftError
 from dtrain.runtime.messages import Following
 from dtrain.runtime.reader import Reader

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.checkpoint.code import digest_code
+from dtrain.code.digest import digest_code, digest_of, is_digest_of
+from dtrain.code.tree import IGNORE_FILE, Rules
 from dtrain.errors import InputError
 
 
@@ -26,6 +27,27 @@ def test_digest_ignores_what_is_no_code(code: Path, name: str) -> None:
     (code / name).parent.mkdir(exist_ok=True)
     (code / name).write_text("x")
     assert digest_code(code) == before
+
+
+def test_digest_leaves_out_what_does_not_travel(code: Path) -> None:
+    before = digest_code(code)
+    for name in ("venv/x.py", "build/x.py", "old/x.py"):
+        (code / name).parent.mkdir()
+        (code / name).write_text("x")
+    (code / IGNORE_FILE).write_text("old/")
+    assert digest_code(code) == before
+
+
+def test_digest_that_was_taken_before_there_were_ignore_files_still_counts(code: Path) -> None:
+    (code / "venv").mkdir()
+    (code / "venv" / "x.py").write_text("x")
+    earlier = digest_code(code, rules=Rules.before_ignore_files())
+    assert earlier != digest_of(str(code))
+    assert is_digest_of(earlier, str(code))
+    (code / "task.py").write_text("a = 2")
+    assert not is_digest_of(earlier, str(code))
+    assert is_digest_of("", "")
+    assert not is_digest_of(earlier, "")
 
 
 def test_digest_changes_with_content_name_and_place(code: Path) -> None:
