@@ -27,7 +27,8 @@ from tests.support.kafka import Kafka
 PARTITIONS, ROWS_A_MESSAGE = 3, 10
 PATIENCE_S = 400.0
 """For what comes soon on an idle machine: a new process took two minutes where forty waited for its two cores."""
-LEASE_S = 1.0
+LEASE_S = 5.0
+"""Who is frozen is missed after so long, and nobody else: one second was too short for a process among forty on two cores."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -143,7 +144,7 @@ def test_trainers_lost_in_turn_the_survivors_go_on_in_their_processes(scene: Sce
     assert not job.told("going back")
     assert scene.never_went_back(*everybody, *job.ranks)
     evicted = job.told(f"(pid {frozen} on ")[-1]
-    assert re.fullmatch(r"trainer \d+ \(pid \d+ on [\d.]+\) is evicted: it has been silent for 1 s; at plan \d+ it .*", evicted)
+    assert re.fullmatch(r"trainer \d+ \(pid \d+ on [\d.]+\) is evicted: it has been silent for 5 s; at plan \d+ it .*", evicted)
     assert "hands over" in job.told(f"(pid {asked} on ")[0]
     kinds = {entry.number: entry.kind for entry in job.store.entries(job.store.find(None).progress)}
     behind = [kinds[number] for number in range(last + 1, last + 4)]

@@ -28,7 +28,7 @@ from tests.support.hosts import Network
 from tests.support.kafka import Kafka
 
 PATIENCE_S = 400.0
-LEASE_S = 1.0
+LEASE_S = 2.0
 PARTITIONS, ROWS_A_MESSAGE, NUM_IDS = 3, 10, 20_000
 
 pytestmark = [

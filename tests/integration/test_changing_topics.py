@@ -390,38 +390,53 @@ def cut_log(folder: Path, topic: str, *, records: int) -> None:
     log.write_bytes(content[:at])
 
 
-@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker, Path]]:
+    """A broker that tests may end, and that compacts at once; its folder."""
+    if not resolved(CACHE).is_dir():
+        pytest.skip("needs a broker of its own, from Kafka's jars")
+    folder = tmp_path_factory.mktemp("own") / "broker"
+    with Broker.start(folder, libs=resolve_jars(CACHE), settings={"log.cleaner.backoff.ms": "100"}) as broker:
+        yield broker, folder
+
+
+@pytest.fixture
+def own_place(own_broker: tuple[Broker, Path], tmp_path: Path) -> Iterator[KafkaPlace]:
+    with closing(Kafka(own_broker[0])) as kafka, closing(KafkaPlace(tmp_path, kafka)) as place:
+        yield place
+
+
 @pytest.mark.parametrize("num_written", [0, 60])
-def test_broker_that_has_lost_its_newest_records_blocks_a_job_that_trained_them(tmp_path: Path, num_written: int) -> None:
+def test_broker_that_has_lost_its_newest_records_blocks_a_job_that_trained_them(
+    own_place: KafkaPlace, own_broker: tuple[Broker, Path], num_written: int
+) -> None:
     """Other records may stand in their places by the time that the job comes back."""
-    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE)) as broker:
-        place = KafkaPlace(tmp_path, Kafka(broker))
-        topic = place.new_topic()
-        for number in range(100):
-            place.write(topic, range(number, number + 1))
-        job = place.job(topic).start()
-        job.wait_for_rows(100)
-        job.stop()
-        place.kafka.close()
-        broker.kill()
-        cut_log(tmp_path / "broker", topic, records=60)
-        broker.restart()
-        place.write(topic, range(200, 200 + num_written))
-        ended = job.start().wait_for_end()
-        assert (ended.outcome, ended.reason) == (Outcome.BLOCKED, "DATA_LOSS")
-        words = "the record at offset 99 is another one" if num_written else "the topic ends at 60: it was cut short"
-        assert words in ended.message
-        job.start(allow_gap=True)
-        job.wait(lambda _: bool(job.told("goes from offset 100")))
-        place.write(topic, range(300, 320))
-        job.wait_for_rows(140 if num_written else 120)
-        job.stop()
-        left = range(240, 260) if num_written else range(0)
-        assert trained(job) == [*range(100), *left, *range(300, 320)]
-        (move,) = [move for entry in job.moves() for move in entry.moves]
-        expected = ("changed", Position(100)) if num_written else ("truncated", Position(60))
-        assert (move.reason, move.end) == expected
-        place.kafka.close()
+    (broker, folder), place = own_broker, own_place
+    topic = place.new_topic()
+    for number in range(100):
+        place.write(topic, range(number, number + 1))
+    job = place.job(topic).start()
+    job.wait_for_rows(100)
+    job.stop()
+    place.kafka.close()
+    broker.kill()
+    cut_log(folder, topic, records=60)
+    broker.restart()
+    place.write(topic, range(200, 200 + num_written))
+    ended = job.start().wait_for_end()
+    assert (ended.outcome, ended.reason) == (Outcome.BLOCKED, "DATA_LOSS")
+    words = "the record at offset 99 is another one" if num_written else "the topic ends at 60: it was cut short"
+    assert words in ended.message
+    job.start(allow_gap=True)
+    job.wait(lambda _: bool(job.told("goes from offset 100")))
+    place.write(topic, range(300, 320))
+    job.wait_for_rows(140 if num_written else 120)
+    job.stop()
+    left = range(240, 260) if num_written else range(0)
+    assert trained(job) == [*range(100), *left, *range(300, 320)]
+    (move,) = [move for entry in job.moves() for move in entry.moves]
+    expected = ("changed", Position(100)) if num_written else ("truncated", Position(60))
+    assert (move.reason, move.end) == expected
 
 
 @pytest.mark.parametrize("isolation", ["read_committed", "read_uncommitted"])
@@ -455,30 +470,26 @@ def test_transactions_that_abort_are_trained_only_uncommitted_and_open_ones_wait
     place.close()
 
 
-@pytest.mark.skipif(not resolved(CACHE).is_dir(), reason="needs a broker of its own, from Kafka's jars")
-def test_compacted_topic_is_trained_as_it_stands_without_its_tombstones(tmp_path: Path) -> None:
-    settings = {"log.cleaner.backoff.ms": "100"}
-    with Broker.start(tmp_path / "broker", libs=resolve_jars(CACHE), settings=settings) as broker:
-        place = KafkaPlace(tmp_path, Kafka(broker))
-        configs = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01"}
-        topic = place.kafka.new_topic(configs=configs)
-        keys = [b"%d" % (number % 20) for number in range(100)]
-        place.kafka.produce(topic, 0, [json_object(id=number) for number in range(100)], keys=keys)
-        place.kafka.produce(topic, 0, [None] * 5, keys=keys[:5])
-        deadline_s = time.monotonic() + 30
-        while len(place.kafka.read(topic)) > 60 and time.monotonic() < deadline_s:
-            time.sleep(0.2)  # a segment is closed when something is written behind it
-            place.kafka.produce(topic, 0, [json_object(id=399)], keys=[b"last"])
-        place.kafka.produce(topic, 0, [None], keys=[b"no such key"])
-        before = place.kafka.read(topic)
-        job = place.job(topic, source={"end": "latest"}).start()
-        assert job.wait_for_end().outcome is Outcome.SUCCEEDED
-        assert any(record.value is None for record in before)
-        assert len(before) < before[-1].offset
-        assert ids_of(place.kafka.read(topic)) <= set(trained_or_more(job)) <= ids_of(before)
-        assert job.status.rows_rejected == 0
-        job.replay()
-        place.kafka.close()
+def test_compacted_topic_is_trained_as_it_stands_without_its_tombstones(own_place: KafkaPlace) -> None:
+    place = own_place
+    configs = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01"}
+    topic = place.kafka.new_topic(configs=configs)
+    keys = [b"%d" % (number % 20) for number in range(100)]
+    place.kafka.produce(topic, 0, [json_object(id=number) for number in range(100)], keys=keys)
+    place.kafka.produce(topic, 0, [None] * 5, keys=keys[:5])
+    deadline_s = time.monotonic() + 120
+    while len(place.kafka.read(topic)) > 60 and time.monotonic() < deadline_s:
+        time.sleep(0.2)  # a segment is closed when something is written behind it
+        place.kafka.produce(topic, 0, [json_object(id=399)], keys=[b"last"])
+    place.kafka.produce(topic, 0, [None], keys=[b"no such key"])
+    before = place.kafka.read(topic)
+    job = place.job(topic, source={"end": "latest"}).start()
+    assert job.wait_for_end().outcome is Outcome.SUCCEEDED
+    assert any(record.value is None for record in before)
+    assert len(before) < before[-1].offset
+    assert ids_of(place.kafka.read(topic)) <= set(trained_or_more(job)) <= ids_of(before)
+    assert job.status.rows_rejected == 0
+    job.replay()
 
 
 def ids_of(records: Sequence[Any]) -> set[int]:

@@ -6,7 +6,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -27,19 +28,39 @@ SCHEMA = Schema({"y": "int64"})
 CACHE = REPOSITORY / "build" / "kafka"
 
 
-@pytest.fixture(params=["kafka-python", "librdkafka"])
-def own(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Makes sources, by each engine, and closes them."""
+ENGINES = ("kafka-python", "librdkafka")
+
+
+@pytest.fixture
+def by_engine() -> Iterator[Any]:
+    """Makes sources, by the engine that is named, and closes them."""
     sources: list[KafkaSource] = []
 
-    def make(topic: str, *, bootstrap: str, **fields: Any) -> KafkaSource:
-        values = {"topic": topic, "bootstrap": bootstrap, "engine": request.param, "format": "json"}
+    def make(topic: str, *, bootstrap: str, engine: str, **fields: Any) -> KafkaSource:
+        values = {"topic": topic, "bootstrap": bootstrap, "engine": engine, "format": "json"}
         sources.append(KafkaSource(SourceSpec.model_validate(values | {"start": "earliest", "end": "latest"} | fields)))
         return sources[-1]
 
     yield make
     for source in sources:
         source.close()
+
+
+@pytest.fixture(params=ENGINES)
+def own(request: pytest.FixtureRequest, by_engine: Any) -> Any:
+    """Makes sources, by each engine."""
+    return partial(by_engine, engine=request.param)
+
+
+@contextmanager
+def followed(topic: str, by_engine: Any, *, bootstrap: str) -> Iterator[dict[str, Feed]]:
+    """A feed by each engine, so that one broker's death is enough for both."""
+    with ExitStack() as stack:
+        sources = {engine: by_engine(topic, bootstrap=bootstrap, engine=engine) for engine in ENGINES}
+        feeds = {name: source.follow(source.resolve_start(), schema=SCHEMA, ends=None) for name, source in sources.items()}
+        for feed in feeds.values():
+            stack.enter_context(closing(feed))
+        yield feeds
 
 
 def read(feed: Feed, *, until: int, timeout_s: float = 60) -> list[int]:
@@ -152,33 +173,33 @@ def mortal(own_broker: Broker) -> Iterator[Kafka]:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "stop"])
 def test_restart_of_the_broker_loses_and_doubles_nothing(
-    mortal: Kafka, own: Any, how: str, monkeypatch: pytest.MonkeyPatch
+    mortal: Kafka, by_engine: Any, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dtrain.stream.patience.PATIENCE_S", 120.0)  # a broker may take long to start
     topic = mortal.new_topic()
     mortal.produce(topic, 0, numbers(0, 100))
-    source = own(topic, bootstrap=mortal.bootstrap)
-    with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
-        rows = read(feed, until=100)
+    with followed(topic, by_engine, bootstrap=mortal.bootstrap) as feeds:
+        rows = {engine: read(feed, until=100) for engine, feed in feeds.items()}
         getattr(mortal.broker, how)()
-        assert read(feed, until=1, timeout_s=1.5) == []
+        assert [read(feed, until=1, timeout_s=1.5) for feed in feeds.values()] == [[], []]
         mortal.broker.restart()
         mortal.produce(topic, 0, numbers(100, 200))
-        rows += read(feed, until=100, timeout_s=120)
-    assert rows == list(range(200))
+        for engine, feed in feeds.items():
+            rows[engine] += read(feed, until=100, timeout_s=120)
+    assert rows == {engine: list(range(200)) for engine in ENGINES}
 
 
 @pytest.mark.slow
-def test_broker_that_stays_away_is_said_by_the_feed(mortal: Kafka, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broker_that_stays_away_is_said_by_the_feed(mortal: Kafka, by_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtrain.stream.patience.PATIENCE_S", 2.0)
-    topic = mortal.new_topic()
-    source = own(topic, bootstrap=mortal.bootstrap)
-    with closing(source.follow(source.resolve_start(), schema=SCHEMA, ends=None)) as feed:
-        read(feed, until=1, timeout_s=0.5)
+    with followed(mortal.new_topic(), by_engine, bootstrap=mortal.bootstrap) as feeds:
+        for feed in feeds.values():
+            read(feed, until=1, timeout_s=0.5)
         mortal.close()
         mortal.broker.kill()
-        with pytest.raises(UnavailableError, match=mortal.bootstrap):
-            read(feed, until=1, timeout_s=60)
+        for feed in feeds.values():
+            with pytest.raises(UnavailableError, match=mortal.bootstrap):
+                read(feed, until=1, timeout_s=60)
 
 
 @pytest.mark.slow
