@@ -177,7 +177,7 @@ class FilesThenTopic:
     def describe(self) -> Identity:
         """See `Log.describe`."""
         files, topic = self._files.describe(), self._topic.describe()
-        return Identity({**files.topic_ids, **topic.topic_ids}, topic.leader_epochs, files.files)
+        return Identity({**files.topic_ids, **topic.topic_ids}, topic.leader_epochs, files.files, topic.leaderless)
 
     def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
         """See `Log.bounds`."""

@@ -22,7 +22,7 @@ from dtrain.stream import lookback
 from dtrain.stream.bounds import ends, starts
 from dtrain.stream.cursor import Cursor
 from dtrain.stream.cut import Cut, runs
-from dtrain.stream.feed import Feed
+from dtrain.stream.feed import Feed, Late
 from dtrain.stream.log import VALUE_IN, Fetched, Identity, Letter, Log, OutOfRangeError, until
 from dtrain.stream.lookback import Lookback
 from dtrain.stream.losses import NOT_ALL_THERE, WAYS_OUT, Loss, begun, changed, check, find_losses
@@ -114,26 +114,44 @@ class Source:
         identity: Identity | None = None,
         marks: Mapping[Partition, Mark] | None = None,
     ) -> Feed:
-        """A feed from `positions` to `ends` (None: for ever).
+        """A feed from `positions` to `ends` (None: for ever). A partition without a leader keeps it from no other: it is looked at, and
+        read, as soon as it has one.
 
         Raises:
             DataLossError: a topic is not the one of `identity`, records at or behind a position are gone, or the record at a mark
                 is *different* from it; that it is *absent* is legal after retention or compaction.
         """
         topic_ids = (identity or self.identify()).topic_ids
-        check(self._losses(positions, ends=ends, topic_ids=topic_ids, marks=marks or {}), fix=WAYS_OUT)
-        cursors = [self._cursor(p, start, end=ends.get(p) if ends else None, schema=schema) for p, start in positions.items()]
-        return Feed(self._log, cursors, topic_ids=topic_ids, clock=self._clock)
+        now = self._log.describe()
+
+        def cursors(some: Positions, *, now: Identity | None = None) -> list[Cursor]:
+            check(self._losses(some, ends=ends, topic_ids=topic_ids, marks=marks or {}, now=now), fix=WAYS_OUT)
+            return [self._cursor(p, start, end=ends.get(p) if ends else None, schema=schema) for p, start in some.items()]
+
+        def late(partition: Partition) -> Late:
+            one = {partition: positions[partition]}
+            return Late(positions[partition].offset, lambda: cursors(one)[0])
+
+        return Feed(
+            self._log,
+            cursors({partition: start for partition, start in positions.items() if partition not in now.leaderless}, now=now),
+            late={partition: late(partition) for partition in positions if partition in now.leaderless},
+            topic_ids=topic_ids,
+            clock=self._clock,
+        )
 
     def gaps(
         self, positions: Positions, *, ends: Positions | None, identity: Identity, marks: Mapping[Partition, Mark]
     ) -> Change:
-        """How a job gets past all for which `follow` would raise `DataLossError`: on from where records are left.
+        """How a job gets past all for which `follow` would raise `DataLossError`: on from where records are left. What a partition
+        without a leader has lost is not known now.
 
         Raises:
             DataLossError: none are left.
         """
-        losses = self._losses(positions, ends=ends, topic_ids=identity.topic_ids, marks=marks)
+        now = self._log.describe()
+        led = {partition: place for partition, place in positions.items() if partition not in now.leaderless}
+        losses = self._losses(led, ends=ends, topic_ids=identity.topic_ids, marks=marks, now=now)
         moves = tuple(loss.move for loss in losses)
         if len(moves) == len(positions) and all(move.end is None for move in moves):
             check(losses, fix="start a new job on another topic")
@@ -253,10 +271,16 @@ class Source:
             yield Letter(coordinate.encode(), value, headers)
 
     def _losses(
-        self, positions: Positions, *, ends: Positions | None, topic_ids: Mapping[str, str], marks: Mapping[Partition, Mark]
+        self,
+        positions: Positions,
+        *,
+        ends: Positions | None,
+        topic_ids: Mapping[str, str],
+        marks: Mapping[Partition, Mark],
+        now: Identity | None = None,
     ) -> list[Loss]:
         left = {p: place for p, place in positions.items() if ends is None or p not in ends or place < ends[p]}
-        losses = find_losses(self._log, left, topic_ids=topic_ids, clock=self._clock)
+        losses = find_losses(self._log, left, topic_ids=topic_ids, now=now, clock=self._clock)
         there = positions.keys() - {loss.move.partition for loss in losses}
         halved = {p: {left[p].offset} for p in there & left.keys() if left[p].row}
         marked = {p: {marks[p].offset} for p in there & marks.keys()}

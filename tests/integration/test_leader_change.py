@@ -78,6 +78,52 @@ def test_job_trains_every_record_once_while_the_leader_dies_and_leads_again(pair
     assert job.replay().rows == num_written
 
 
+@pytest.mark.parametrize("engine", ["kafka-python", "librdkafka"])
+def test_partition_without_a_leader_keeps_a_new_feed_from_no_other(pair: Pair, engine: str) -> None:
+    topic = pair.new_topic(nodes=[[1], [2]])
+    write(pair, topic, 0, range(50))
+    write(pair, topic, 1, range(50))
+    with closing(Following(topic, bootstrap=pair.bootstrap, engine=engine)) as following:
+        assert following.read({0: 50, 1: 30}, for_s=90)
+        pair.second.kill()
+        pair.wait_for_leader(topic, -1, partition=1)
+        following.follow_anew()
+        write(pair, topic, 0, range(50, 100))
+        assert following.read({0: 100}, for_s=90)
+        assert following.feed.news() == [f"no leader for {topic}:1: read as soon as there is one"]
+        pair.second.restart()
+        pair.wait_for_leader(topic, 2, partition=1)
+        write(pair, topic, 1, range(50, 100))
+        assert following.read({0: 100, 1: 100}, for_s=90)
+        assert following.feed.news() == [f"{topic}:1 has a leader again"]
+        assert following.num_feeds == 2
+
+
+def test_job_that_begins_again_without_a_leader_trains_the_rest_and_then_all(pair: Pair, tmp_path: Path) -> None:
+    topic = pair.new_topic(nodes=[[1], [2]])
+    job = new_job(pair, topic, folder=tmp_path / "job", engine="kafka-python").start()
+    write(pair, topic, 0, range(50), column="id")
+    write(pair, topic, 1, range(50, 100), column="id")
+    job.wait_for_rows(100)
+    job.stop()
+    write(pair, topic, 1, range(100, 150), column="id")
+    pair.second.kill()
+    pair.wait_for_leader(topic, -1, partition=1)
+    write(pair, topic, 0, range(150, 200), column="id")
+    job.start().wait_for_rows(150)
+    assert job.told(f"no leader for {topic}:1: read as soon as there is one")
+    pair.second.restart()
+    job.wait_for_rows(200)
+    assert job.told(f"{topic}:1 has a leader again")
+    job.stop()
+    assert times_trained(job.store)[:201] == [1] * 200 + [0]
+    assert job.replay().rows == 200
+
+
+def write(pair: Pair, topic: str, partition: int, numbers: range, *, column: str = "y") -> None:
+    pair.produce(topic, partition, [json_object(**{column: number}) for number in numbers])
+
+
 def new_job(pair: Pair, topic: str, *, folder: Path, engine: str) -> LiveJob:
     """It reads for ever."""
     source = {"format": "json", "engine": engine, "end": "never"}

@@ -166,7 +166,7 @@ def hear_for_a_minute(tail: LibrdkafkaTail, *ends: int | None) -> None:
     assert isinstance(clock, HandClock)
     for _ in range(60):
         tail._patience.is_due()
-        tail._hear_ends([answer(end) for end in ends])
+        tail._hear_ends({partition: answer(end) for partition, end in zip((LED, LEADERLESS), ends, strict=True)})
         clock.now_s += 1
 
 
