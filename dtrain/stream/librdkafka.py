@@ -473,7 +473,8 @@ class LibrdkafkaTail:
 
         Nothing is asked of partitions without a leader: the client would wait for one, and say nothing of the others meanwhile.
         """
-        if not (self._described or self._asked) and self._patience.is_due():
+        is_due = self._patience.is_due()  # asked while an answer is awaited too: it takes silence for its own if nobody asks it
+        if is_due and not (self._described or self._asked):
             self._described = list(_descriptions(self._admin, self._topics).values())
             self._wait_at_first(self._described)
         self._admin.poll(0)  # it says here why no answer comes

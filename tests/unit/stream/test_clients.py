@@ -177,6 +177,25 @@ def test_partition_without_a_leader_keeps_librdkafkas_tail_from_nothing(rd_tail:
         hear_for_a_minute(rd_tail, None, None)
 
 
+def test_broker_that_lets_every_question_wait_is_given_up_by_librdkafkas_tail(rd_tail: LibrdkafkaTail) -> None:
+    def ask_in_vain(clock: HandClock) -> None:
+        question: Future[Any] = Future()
+        rd_tail._ask()
+        rd_tail._described = [question]  # in place of the one that it asked, which takes eight seconds
+        for _ in range(8):
+            rd_tail._ask()
+            clock.now_s += 1
+        question.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer")))
+        rd_tail._ask()
+
+    clock = rd_tail._patience._clock
+    assert isinstance(clock, HandClock)
+    for _ in range(2):
+        ask_in_vain(clock)
+    with pytest.raises(UnavailableError, match="no Kafka answers"):
+        ask_in_vain(clock)
+
+
 class Come(SimpleNamespace):
     """A message of a partition, as confluent-kafka has them."""
 
