@@ -65,6 +65,7 @@ class Feed:
         self._tail: Tail = log.tail(offsets)
         self._held: frozenset[Partition] = frozenset()
         self._coming: deque[tuple[Partition, Iterator[Block]]] = deque()
+        self._error: UnavailableError | None = None
         for partition in offsets:
             if partition in self._late or self._cursors[partition].is_done:
                 self._tail.pause(partition)
@@ -80,6 +81,8 @@ class Feed:
             DataLossError: retention has overtaken a position, or the topic is shorter than it was.
             UnavailableError: the broker has not answered for longer than the feed bears; try again with a new feed.
         """
+        if self._error is not None:
+            raise self._error
         self._check_topics()
         if self._late:
             self._admit()
@@ -136,7 +139,7 @@ class Feed:
             partition, coming = self._coming[0]
             if partition in self._held:
                 held.append(self._coming.popleft())
-            elif (block := next(coming, None)) is not None:
+            elif (block := self._next(coming)) is not None:
                 blocks.append(block)
                 num_bytes += block.meta.num_bytes + REJECT_BYTES * len(block.meta.rejects)
             else:
@@ -144,7 +147,17 @@ class Feed:
                 if self._cursors[partition].is_done:
                     self._tail.pause(partition)
         self._coming.extendleft(reversed(held))
+        if self._error is not None and not blocks:
+            raise self._error
         return blocks
+
+    def _next(self, coming: Iterator[Block]) -> Block | None:
+        """The next block of a partition; None where there is none, or none yet, upon which the feed ends behind what came before."""
+        try:
+            return next(coming, None)
+        except UnavailableError as error:
+            self._error = error
+            return None
 
     def _check_topics(self) -> None:
         found, now_s = self._tail.topic_ids(), self._clock.monotonic_s()

@@ -72,6 +72,7 @@ class FileSource(Source):
         ends: Positions | None,
         identity: Identity | None = None,
         marks: Mapping[Partition, Mark] | None = None,
+        bad: Mapping[Partition, Mapping[int, str]] | None = None,
     ) -> Feed:
         """See `Source.follow`. A file that is trained may be gone; any other must be what it was."""
         if identity is not None:
@@ -79,7 +80,7 @@ class FileSource(Source):
         self._files.columns = [field.name for field in self.stream_schema(schema).fields]
         self._files.check(positions)
         return super().follow(
-            positions, schema=schema, ends=ends, identity=identity, marks=self._checked(marks or {}, positions)
+            positions, schema=schema, ends=ends, identity=identity, marks=self._checked(marks or {}, positions), bad=bad
         )
 
     def discover(self, known: Collection[Partition], *, identity: Identity) -> Change:

@@ -10,7 +10,8 @@ from dtrain.clock import Clock
 from dtrain.data.block import Block, RawRecord
 from dtrain.data.decode import crc_of
 from dtrain.data.formats import reader_of
-from dtrain.data.messages import ReadRows
+from dtrain.data.messages import ReadRows, settled
+from dtrain.data.missing_schemas import may_pass
 from dtrain.data.schema import Schema
 from dtrain.data.transforms import Transform, Transforms
 from dtrain.errors import InputError, NotFoundError, UnavailableError
@@ -113,9 +114,10 @@ class Source:
         ends: Positions | None,
         identity: Identity | None = None,
         marks: Mapping[Partition, Mark] | None = None,
+        bad: Mapping[Partition, Mapping[int, str]] | None = None,
     ) -> Feed:
         """A feed from `positions` to `ends` (None: for ever). A partition without a leader keeps it from no other: it is looked at, and
-        read, as soon as it has one.
+        read, as soon as it has one. Records at the offsets of `bad` are bad for these reasons, whatever they would be read as now.
 
         Raises:
             DataLossError: a topic is not the one of `identity`, records at or behind a position are gone, or the record at a mark
@@ -126,7 +128,8 @@ class Source:
 
         def cursors(some: Positions, *, now: Identity | None = None) -> list[Cursor]:
             check(self._losses(some, ends=ends, topic_ids=topic_ids, marks=marks or {}, now=now), fix=WAYS_OUT)
-            return [self._cursor(p, start, end=ends.get(p) if ends else None, schema=schema) for p, start in some.items()]
+            stops, fates = ends or {}, bad or {}
+            return [self._cursor(p, at, end=stops.get(p), schema=schema, bad=fates.get(p)) for p, at in some.items()]
 
         def late(partition: Partition) -> Late:
             one = {partition: positions[partition]}
@@ -209,8 +212,17 @@ class Source:
         """Free what the source holds. May be called twice."""
         self._log.close()
 
-    def _cursor(self, partition: Partition, start: Position, *, end: Position | None, schema: Schema) -> Cursor:
-        read = self._reader_of(partition)
+    def _cursor(
+        self,
+        partition: Partition,
+        start: Position,
+        *,
+        end: Position | None,
+        schema: Schema,
+        bad: Mapping[int, str] | None = None,
+    ) -> Cursor:
+        """A cursor over a partition; see `follow` for `bad`."""
+        read = settled(self._reader_of(partition), bad) if bad else self._reader_of(partition)
         span_ms = round(self._spec.align * 500)  # half of what is allowed between partitions; the rest is the cutter's
         if self._lookback is None or (end is not None and start >= end):
             return Cursor(partition, start, end=end, schema=schema, read=read, span_ms=span_ms)
@@ -358,7 +370,9 @@ class Source:
     def _cut(self, cuts: Sequence[Cut], *, schema: Schema) -> None:
         """Give the rows of `cuts`, which follow each other closely in one partition, to each of them."""
         partition, start, end = cuts[0].item.partition, cuts[0].item.start, max(cut.item.end for cut in cuts)
-        cursor = self._cursor(partition, start, end=end, schema=schema)
+        # Whether a registry has a schema changes with time; what became of a record by then does not.
+        bad = {reject.offset: reject.reason for cut in cuts for reject in cut.item.rejects if may_pass(reject.reason)}
+        cursor = self._cursor(partition, start, end=end, schema=schema, bad=bad)
         for _, records, next_offset in self._read(partition, start.offset, end.offset + (end.row > 0)):
             for block in cursor.take(records, next_offset=next_offset):
                 for cut in cuts:
