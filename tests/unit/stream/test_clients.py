@@ -274,6 +274,8 @@ def test_advisory_commit_waits_a_little_for_the_groups_coordinator(monkeypatch: 
 class Overtaken(FirstAlone):
     """Retention takes the letters between the question where they begin and the first fetch."""
 
+    _client: Any = None
+
     def partitions_for_topic(self, topic: str) -> set[int]:
         return {0}
 
