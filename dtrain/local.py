@@ -270,6 +270,8 @@ class LocalJob:
             self._feed = self._feed or self._follow()
             self._feed.hold(self._cutter.sated(enough_rows))
             blocks = self._feed.poll(max_wait_s=_POLL_S)
+            for words in self._feed.news():
+                self._tracker.happened("source", words)
         except UnavailableError as error:
             self._tracker.happened("source", str(error))
             self._close_feed()

@@ -74,6 +74,8 @@ class Broker:
         self.bootstrap = bootstrap
         self.addresses: dict[str, str] = {}
         """Of its listeners besides the plain one, by name."""
+        self.controller = ""
+        """Where others join its cluster; empty where they cannot."""
         self._folder = folder
         self._command = tuple(command)
         self._again = tuple(again or command)
@@ -89,6 +91,7 @@ class Broker:
         java: str = "java",
         listeners: Mapping[str, Listener] | None = None,
         settings: Mapping[str, str] | None = None,
+        join: Broker | None = None,
         timeout_s: float = 60,
     ) -> Broker:
         """A fresh broker from Kafka's jars in `libs`, answering.
@@ -99,6 +102,7 @@ class Broker:
             java: the program, version 17 or later.
             listeners: more of them, by name in capitals; their addresses are in `addresses`.
             settings: server properties besides ours, as {"log.retention.ms": "1000"}.
+            join: node 1 of a cluster, begun here, of which this is node 2; None for one alone.
             timeout_s: longest wait for its listener.
 
         Raises:
@@ -113,6 +117,8 @@ class Broker:
         addresses = {name: f"127.0.0.1:{other}" for name, other in zip(listeners, others, strict=True)}
         properties = folder / "server.properties"
         lines = _properties(port, controller, host="127.0.0.1") | {"log.dirs": str(folder / "data")}
+        if join is not None:
+            lines |= _joining(port, join.controller)
         for name, listener in listeners.items():
             lines["listeners"] += f",{name}://{addresses[name]}"
             lines["advertised.listeners"] += f",{name}://{listener.advertised or addresses[name]}"
@@ -122,10 +128,11 @@ class Broker:
             folder.mkdir(parents=True, exist_ok=True)
             properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         program = (java, *_JVM, "-cp", f"{libs}/*")
-        _format(folder, properties, program=program, libs=libs)
+        _format(folder, properties, program=program, libs=libs, join=join)
         command = (*_dies_with_us("KILL"), *program, "kafka.Kafka", str(properties))
         broker = cls(f"127.0.0.1:{port}", folder=folder, command=command)
         broker.addresses = addresses
+        broker.controller = "" if join is not None else f"127.0.0.1:{controller}"
         broker._begin(command, timeout_s=timeout_s)
         return broker
 
@@ -156,6 +163,13 @@ class Broker:
             broker.close()
             raise
         return broker
+
+    @property
+    def cluster_id(self) -> str:
+        """Of the cluster that it was formatted for."""
+        assert self._folder is not None  # noqa: S101 - only brokers of our own are joined
+        lines = (self._folder / "data" / "meta.properties").read_text().splitlines()
+        return next(line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id="))
 
     @property
     def pid(self) -> int | None:
@@ -288,14 +302,14 @@ def resolve_jars(cache: Path, *, pom: Path = POM) -> Path:
     return target
 
 
-def _format(folder: Path, properties: Path, *, program: Sequence[str], libs: Path) -> None:
+def _format(folder: Path, properties: Path, *, program: Sequence[str], libs: Path, join: Broker | None) -> None:
     """`folder` holds a fresh broker's data; beside jars of ours a copy is kept for the next one, for it costs seconds of a JVM."""
-    kept = libs.with_name(f"fresh-{libs.name}") if libs.name.startswith(_LIBS) else None
+    kept = libs.with_name(f"fresh-{libs.name}") if libs.name.startswith(_LIBS) and join is None else None
     with disk_errors(folder):
         if kept is not None and kept.is_dir():
             shutil.copytree(kept, folder / "data")
             return
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = join.cluster_id if join is not None else urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     words = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties))
     run((*program, *words), what="formatting a broker")
     if kept is not None:
@@ -324,6 +338,16 @@ def _properties(port: int, controller: int, *, host: str) -> dict[str, str]:
         # After SIGKILL a broker waits for its own old session to end before it answers again.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
+    }
+
+
+def _joining(port: int, controller: str) -> dict[str, str]:
+    """What a second broker has otherwise than the first, whose `controller` it is told by."""
+    return {
+        "process.roles": "broker",
+        "node.id": "2",
+        "controller.quorum.voters": f"1@{controller}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port}",
     }
 
 

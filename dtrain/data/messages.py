@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -87,6 +87,22 @@ ReadRows = Callable[[Sequence[RawRecord], Schema], Rows]
 It never raises for what is in a value, and what it makes of one does not depend on the others. It raises an error of
 dtrain's where something else is wrong that is nobody's value's: a registry does not answer, a decoder is not there.
 """
+
+
+def settled(read: ReadRows, reasons: Mapping[int, str]) -> ReadRows:
+    """As `read`, but the records at these offsets are bad for these reasons, whatever they would be read as now."""
+
+    def read_rows(records: Sequence[RawRecord], schema: Schema) -> Rows:
+        bad = [reasons.get(record.offset, "") for record in records]
+        parts = read([record for record, reason in zip(records, bad, strict=True) if not reason], schema)
+        places = [place for place, reason in enumerate(bad) if not reason]
+        stop = places[len(parts.raw_rows)] if len(parts.raw_rows) < len(places) else len(bad)
+        rows = Rows()
+        rows.add_among(parts, bad[:stop])
+        return rows
+
+    return read_rows
+
 
 Item = TypeVar("Item")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from dtrain.data.missing_schemas import no_schema
 from dtrain.errors import AuthError, InputError, UnavailableError
 from dtrain.spec.formats import RegistrySpec
 from dtrain.spec.secrets import Secret
@@ -29,11 +30,6 @@ class UnknownSchemaError(Exception):
 
 class MissingSchemaError(UnknownSchemaError):
     """The registry has no schema of this id now; it may have one later."""
-
-
-def no_schema(schema_id: int) -> str:
-    """What to say of an id that the registry does not know."""
-    return f"the registry has no schema {schema_id}"
 
 
 class Registry:

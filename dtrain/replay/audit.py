@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dtrain.checkpoint.manifest import Manifest
 from dtrain.checkpoint.store import CheckpointStore
+from dtrain.data.missing_schemas import may_pass
 from dtrain.data.schema import Schema
 from dtrain.steplog.blocks import BlockMeta
 from dtrain.steplog.positions import Partition, Position
@@ -65,6 +66,12 @@ class _Leg:
         """Good rows before `position`."""
         block = bisect_right(self.starts, position) - 1
         return 0 if block < 0 else self.before[block] + self.metas[block].rows_before(position)
+
+    @property
+    def bad(self) -> dict[int, str]:
+        """The records that the log calls bad, and time may have made good."""
+        rejects = (reject for item in self.ranges for reject in item.rejects)
+        return {reject.offset: reject.reason for reject in rejects if may_pass(reject.reason)}
 
     def spans(self) -> list[tuple[int, int]]:
         """Which of the leg's good rows each range holds."""
@@ -161,7 +168,8 @@ def _read(
             continue
         places = {partition: leg.start for partition, leg in here.items()}
         ends = {partition: leg.end for partition, leg in here.items()}
-        with closing(source.follow(places, schema=schema, ends=ends)) as feed:
+        bad = {partition: leg.bad for partition, leg in here.items()}
+        with closing(source.follow(places, schema=schema, ends=ends, bad=bad)) as feed:
             while any(places[partition] < end for partition, end in ends.items()):
                 for block in feed.poll(max_wait_s=1.0):
                     here[block.meta.partition].add(block.meta)

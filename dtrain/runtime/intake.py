@@ -153,6 +153,8 @@ class Intake:
             reference, rows = flying.popleft()
             report: ReadReport = await settled(reference)
             self.cpu_s = report.cpu_s
+            for words in report.news:
+                self._tracker.happened("source", words)
             self._tracker.end_offsets.update(report.end_offsets)
             cutter.heard(report.end_offsets)
             firsts = {meta.partition: meta for meta in reversed(report.blocks)}

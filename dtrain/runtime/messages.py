@@ -92,11 +92,13 @@ class ReadReport:
         blocks: per partition in order, each from where the one before ended.
         end_offsets: of the reader's partitions, those that are not what the report before said.
         cpu_s: processor time that the reader has used in all, in seconds.
+        news: what a person should know of the source.
     """
 
     blocks: Sequence[BlockMeta] = ()
     end_offsets: Mapping[Partition, int] = field(default_factory=dict)
     cpu_s: float = 0.0
+    news: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,11 +122,11 @@ class Reader:
             return ReadReport(), None
         blocks = self._gatherer.gather(size, sated=sated, max_wait_s=_POLL_S)
         ends = self._gatherer.feed.end_offsets()
-        news = {partition: end for partition, end in ends.items() if self._told.get(partition) != end}
+        changed = {partition: end for partition, end in ends.items() if self._told.get(partition) != end}
         self._told = ends
         batches = [block.batch for block in blocks if block.meta.num_batch_rows]
         rows = joined(batches, self._schema) if batches else None
-        return ReadReport([block.meta for block in blocks], news, time.process_time()), rows
+        return ReadReport([block.meta for block in blocks], changed, time.process_time(), self._gatherer.feed.news()), rows
 
     def fetch(self, ranges: Sequence[RowRange], schema: Mapping[str, Any]) -> tuple[int, pa.RecordBatch]:
         """The rows of `ranges`, which were planned before, one range's after the other's, and how many bytes they are; see `Source.fetch`."""

@@ -37,6 +37,13 @@ class RegistrySpec(Section):
         json_schema_extra={"minimum": 0.1, "maximum": 60},
         description="Longest wait for an answer; it is asked three times before the job waits for it.",
     )
+    wait: DurationS = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        json_schema_extra={"minimum": 0, "maximum": 3600},
+        description="How long the job waits for a schema that the registry has not (yet), before messages by it are bad; 0 for not at all.",
+    )
 
     @field_validator("url")
     @classmethod

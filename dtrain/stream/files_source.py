@@ -72,6 +72,7 @@ class FileSource(Source):
         ends: Positions | None,
         identity: Identity | None = None,
         marks: Mapping[Partition, Mark] | None = None,
+        bad: Mapping[Partition, Mapping[int, str]] | None = None,
     ) -> Feed:
         """See `Source.follow`. A file that is trained may be gone; any other must be what it was."""
         if identity is not None:
@@ -79,7 +80,7 @@ class FileSource(Source):
         self._files.columns = [field.name for field in self.stream_schema(schema).fields]
         self._files.check(positions)
         return super().follow(
-            positions, schema=schema, ends=ends, identity=identity, marks=self._checked(marks or {}, positions)
+            positions, schema=schema, ends=ends, identity=identity, marks=self._checked(marks or {}, positions), bad=bad
         )
 
     def discover(self, known: Collection[Partition], *, identity: Identity) -> Change:
@@ -177,7 +178,7 @@ class FilesThenTopic:
     def describe(self) -> Identity:
         """See `Log.describe`."""
         files, topic = self._files.describe(), self._topic.describe()
-        return Identity({**files.topic_ids, **topic.topic_ids}, topic.leader_epochs, files.files)
+        return Identity({**files.topic_ids, **topic.topic_ids}, topic.leader_epochs, files.files, topic.leaderless)
 
     def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
         """See `Log.bounds`."""

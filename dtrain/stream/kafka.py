@@ -101,13 +101,17 @@ class KafkaLog:
     def describe(self) -> Identity:
         """See `Log.describe`."""
         found = self._retried(self._describe)
-        epochs = {
-            partition: each["leader_epoch"]
+        chosen = {
+            partition: each
             for topic in found
             for each in topic["partitions"]
             if is_chosen(self._spec, partition := Partition(topic["name"], each["partition_index"]))
         }
-        return Identity({topic["name"]: str(topic["topic_id"]) for topic in found}, epochs)
+        return Identity(
+            {topic["name"]: str(topic["topic_id"]) for topic in found},
+            {partition: each["leader_epoch"] for partition, each in chosen.items()},
+            leaderless=frozenset(partition for partition, each in chosen.items() if each["leader_id"] < 0),
+        )
 
     def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
         """See `Log.bounds`."""

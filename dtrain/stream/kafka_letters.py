@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import Any, cast
 
 from kafka import TopicPartition
 
 from dtrain.errors import UnavailableError
-from dtrain.stream.kafka import KafkaLog
-from dtrain.stream.log import Letter, OutOfRangeError
+from dtrain.steplog.positions import Partition
+from dtrain.stream.kafka import KafkaLog, KafkaTail
+from dtrain.stream.log import Letter, OutOfRangeError, until
 from dtrain.stream.patience import REQUEST_MS
 
 _SILENCE_S = 10.0
@@ -30,16 +32,13 @@ class KafkaLetters(KafkaLog):
             partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
             if not partitions:
                 return
-            consumer.assign(partitions)
-            for partition, begin in consumer.beginning_offsets(partitions, timeout_ms=REQUEST_MS).items():
-                consumer.seek(partition, begin)
+            begins = consumer.beginning_offsets(partitions, timeout_ms=REQUEST_MS)
             ends = consumer.end_offsets(partitions, timeout_ms=REQUEST_MS)
-            heard_at_s = self._clock.monotonic_s()
-            while any(consumer.position(partition) < end for partition, end in ends.items()):
-                came = consumer.poll(timeout_ms=200).values()
-                for records in came:
-                    yield from (Letter(record.key, record.value, record.headers) for record in records)
-                if came:
-                    heard_at_s = self._clock.monotonic_s()  # what others do with them is not the broker's time
-                if self._clock.monotonic_s() - heard_at_s > _SILENCE_S:
-                    raise UnavailableError(f"{topic}: nothing more comes", fix="see whether the broker is well")
+            todo = {Partition(tp.topic, tp.partition): end for tp, end in ends.items() if begins[tp] < end}
+            starts = {partition: begins[TopicPartition(*partition)] for partition in todo}
+            tail = KafkaTail(consumer, consumer._client, starts, heard=self._heard, clock=self._clock)
+            for _, records, _ in until(tail, todo, silence_s=_SILENCE_S, clock=self._clock):
+                for record in cast("Sequence[Any]", records):  # the plain consumer's own, which have headers
+                    yield Letter(record.key, record.value, record.headers)
+            if todo:
+                raise UnavailableError(f"{topic}: nothing more comes", fix="see whether the broker is well")

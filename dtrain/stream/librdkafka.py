@@ -142,7 +142,9 @@ class LibrdkafkaLog:
     def describe(self) -> Identity:
         """See `Log.describe`."""
         found = self._described()
-        return Identity(_ids_of(found), dict.fromkeys(self._chosen(found), -1))  # it does not tell leader epochs here
+        chosen = self._chosen(found)
+        leaderless = frozenset(chosen) - _led(found)
+        return Identity(_ids_of(found), dict.fromkeys(chosen, -1), leaderless=leaderless)  # it does not tell leader epochs here
 
     def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
         """See `Log.bounds`."""
@@ -383,7 +385,8 @@ class LibrdkafkaTail:
         self._patience = Patience(offsets, bootstrap=spec.bootstrap, clock=clock)
         self._topics = sorted({partition.topic for partition in offsets})
         self._topic_ids: dict[str, str] = {}
-        self._asked: list[Future[Any]] = []
+        self._described: list[Future[TopicDescription]] = []
+        self._asked: dict[Partition, Future[ListOffsetsResultInfo]] = {}
         self._num_records = FIRST_RECORDS
         self._is_open = True
         consumer.assign([_to_kafka(partition, offset) for partition, offset in offsets.items()])
@@ -466,33 +469,53 @@ class LibrdkafkaTail:
                 raise self._heard.error_of(error)
 
     def _ask(self) -> None:
-        """Learn topic and ends anew, without waiting for the answer, save for the first; see `Patience` for what it raises."""
-        if not self._asked and self._patience.is_due():
-            partitions = [place.partition for place in self._places.values()]
-            ends = _offsets(self._admin, partitions, OffsetSpec.latest(), self._spec.isolation)
-            self._asked = [*_descriptions(self._admin, self._topics).values(), *ends.values()]
-            if not self._patience.ends:
-                wait(self._asked, timeout=0.5)
+        """Learn topics and ends anew, without waiting for the answers, save for the first; see `Patience` for what it raises.
+
+        Nothing is asked of partitions without a leader: the client would wait for one, and say nothing of the others meanwhile.
+        """
+        is_due = self._patience.is_due()  # asked while an answer is awaited too: it takes silence for its own if nobody asks it
+        if is_due and not (self._described or self._asked):
+            self._described = list(_descriptions(self._admin, self._topics).values())
+            self._wait_at_first(self._described)
         self._admin.poll(0)  # it says here why no answer comes
-        if self._asked and all(future.done() for future in self._asked):
-            answers, self._asked = self._asked, []
-            for topic, answer in zip(self._topics, answers, strict=False):
-                self._hear_topic(topic, answer)
-            self._hear_ends(answers[len(self._topics) :])
+        if self._described and all(future.done() for future in self._described):
+            described, self._described = self._described, []
+            self._hear_topics(described)
+        if self._asked and all(future.done() for future in self._asked.values()):
+            asked, self._asked = self._asked, {}
+            self._hear_ends(asked)
 
-    def _hear_topic(self, topic: str, answer: Future[TopicDescription]) -> None:
-        try:
-            self._topic_ids |= _ids_of([answer.result()])
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                self._topic_ids.pop(topic, None)
+    def _wait_at_first(self, futures: Collection[Future[Any]]) -> None:
+        if not self._patience.ends:
+            wait(futures, timeout=0.5)
 
-    def _hear_ends(self, answers: Sequence[Future[ListOffsetsResultInfo]]) -> None:
+    def _hear_topics(self, answers: Sequence[Future[TopicDescription]]) -> None:
+        """Topics are what they are said to be; of their partitions that have a leader the ends are asked."""
+        found: list[TopicDescription] = []
+        errors = [KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "no partition has a leader")]
+        for topic, answer in zip(self._topics, answers, strict=True):
+            try:
+                found.append(answer.result())
+            except KafkaException as error:
+                errors.append(error.args[0])
+                if errors[-1].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    self._topic_ids.pop(topic, None)
+        self._topic_ids |= _ids_of(found)
+        led = _led(found)
+        partitions = [place.partition for place in self._places.values() if place.partition in led]
+        if not partitions:
+            self._patience.unanswered(self._heard.error_of(errors[-1]))
+            return
+        ends = _offsets(self._admin, partitions, OffsetSpec.latest(), self._spec.isolation)
+        self._asked = dict(zip(partitions, ends.values(), strict=True))
+        self._wait_at_first(self._asked.values())
+
+    def _hear_ends(self, answers: Mapping[Partition, Future[ListOffsetsResultInfo]]) -> None:
         known: dict[Partition, int] = {}
         errors: list[KafkaError] = []
-        for place, answer in zip(self._places.values(), answers, strict=True):
+        for partition, answer in answers.items():
             try:
-                known[place.partition] = max(self._heard.well(answer.result()).offset, place.given_to)
+                known[partition] = max(self._heard.well(answer.result()).offset, self._places[partition].given_to)
             except KafkaException as error:
                 errors.append(error.args[0])
         if not known:
@@ -536,6 +559,16 @@ def _descriptions(admin: AdminClient, topics: Sequence[str]) -> Futures:
     """What each of `topics` is, in their order."""
     found: Futures = admin.describe_topics(TopicCollection(list(topics)), request_timeout=_REQUEST_S)
     return found
+
+
+def _led(found: Iterable[TopicDescription]) -> set[Partition]:
+    """The partitions of these topics that have a leader."""
+    return {
+        Partition(topic.name, each.id)
+        for topic in found
+        for each in topic.partitions
+        if each.leader is not None and each.leader.id >= 0
+    }
 
 
 def _offsets(admin: AdminClient, partitions: Iterable[Partition], at: OffsetSpec, isolation: str) -> Futures:

@@ -36,11 +36,13 @@ class Identity:
         topic_ids: topic → the broker's id of it; another after the topic was recreated.
         leader_epochs: partition → epoch of its leader, for people who look into a data loss.
         files: in the order in which they are read.
+        leaderless: partitions that have no leader now, so that nothing else can be told of them, and nothing read.
     """
 
     topic_ids: Mapping[str, str]
     leader_epochs: Mapping[Partition, int] = field(default_factory=dict)
     files: tuple[File, ...] = ()
+    leaderless: frozenset[Partition] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """The identity as a manifest keeps it."""
@@ -111,7 +113,7 @@ class Tail(Protocol):
         ...
 
     def end_offsets(self) -> Mapping[Partition, int]:
-        """Per partition the newest known end of what can be read. Does not block."""
+        """Per partition the newest known end of what can be read, from when it is known to have a leader on. Does not block."""
         ...
 
     def topic_ids(self) -> Mapping[str, str]:
@@ -143,7 +145,8 @@ class Log(Protocol):
         ...
 
     def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
-        """What can be read of each partition of `describe` now, or of those of them that are meant."""
+        """What can be read of each partition of `describe` now, or of those of them that are meant; each of these has a leader, or gets
+        one soon."""
         ...
 
     def offsets_at(self, time_ms: int) -> dict[Partition, int | None]:

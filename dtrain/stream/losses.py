@@ -9,7 +9,7 @@ from dtrain.clock import Clock
 from dtrain.errors import DataLossError
 from dtrain.steplog.moves import Move
 from dtrain.steplog.positions import Mark, Partition, Position, Positions
-from dtrain.stream.log import Bounds, Log
+from dtrain.stream.log import Bounds, Identity, Log
 
 GRACE_S = 3.0
 """How long a broker may take after its return to show again all that it had, before that counts as lost."""
@@ -36,15 +36,24 @@ class Loss:
 
 
 def find_losses(
-    log: Log, positions: Positions, *, topic_ids: Mapping[str, str], stops: Positions | None = None, clock: Clock
+    log: Log,
+    positions: Positions,
+    *,
+    topic_ids: Mapping[str, str],
+    stops: Positions | None = None,
+    now: Identity | None = None,
+    clock: Clock,
 ) -> list[Loss]:
-    """Where not everything at and behind `positions` can be read, in a topic of these ids, and is there up to `stops`.
+    """Where not everything at and behind `positions` can be read, in a topic of these ids, and is there up to `stops`; `now`: what the
+    log was just described as, where that is known.
 
     Blocking: for `GRACE_S` more, where a broker that just returned may seem to have lost something.
     """
     deadline_s = clock.monotonic_s() + GRACE_S
     while True:
-        found = _find(log, positions, topic_ids=topic_ids, stops=stops or positions) if positions else []
+        ids = (now or log.describe()).topic_ids if positions else {}
+        found = _find(log, positions, ids=ids, topic_ids=topic_ids, stops=stops or positions) if positions else []
+        now = None
         if not all(loss.may_heal for loss in found) or not found or clock.monotonic_s() > deadline_s:
             return found
         clock.sleep(0.2)
@@ -79,8 +88,10 @@ def check(losses: Sequence[Loss], *, fix: str) -> None:
         raise DataLossError("; ".join(words), fix=fix)
 
 
-def _find(log: Log, positions: Positions, *, topic_ids: Mapping[str, str], stops: Positions) -> list[Loss]:
-    ids, bounds = log.describe().topic_ids, log.bounds(positions)
+def _find(
+    log: Log, positions: Positions, *, ids: Mapping[str, str], topic_ids: Mapping[str, str], stops: Positions
+) -> list[Loss]:
+    bounds = log.bounds(positions)
     found = [_gone(p, positions[p]) for p in sorted(positions) if p.topic not in ids]
     for partition in sorted(p for p in positions if p.topic in ids):
         position, bound = positions[partition], bounds.get(partition)

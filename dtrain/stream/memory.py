@@ -10,6 +10,7 @@ from threading import Condition
 
 from dtrain.clock import Clock, SystemClock
 from dtrain.data.block import RawRecord
+from dtrain.errors import UnavailableError
 from dtrain.spec.job import SourceSpec
 from dtrain.steplog.positions import Partition
 from dtrain.stream.log import Bounds, Fetched, Identity, Letter, OutOfRangeError
@@ -32,6 +33,8 @@ class MemoryTopic:
         self.name = name
         self.changed = Condition()
         self.partitions = [Partition(name, number) for number in range(partitions)]
+        self.leaderless: set[Partition] = set()
+        """Nothing can be told or read of these now."""
         self.recreate()
 
     def add_partitions(self, number: int) -> None:
@@ -116,11 +119,15 @@ class MemoryLog:
 
     def describe(self) -> Identity:
         """See `Log.describe`."""
-        return Identity({topic.name: topic.topic_id for topic in self._chosen()}, dict.fromkeys(self._partitions(), 0))
+        leaderless = frozenset(partition for partition in self._partitions() if self._is_leaderless(partition))
+        topic_ids = {topic.name: topic.topic_id for topic in self._chosen()}
+        return Identity(topic_ids, dict.fromkeys(self._partitions(), 0), leaderless=leaderless)
 
     def bounds(self, partitions: Collection[Partition] | None = None) -> dict[Partition, Bounds]:
         """See `Log.bounds`."""
         meant = [p for p in self._partitions() if partitions is None or p in partitions]
+        if absent := sorted(filter(self._is_leaderless, meant)):
+            raise UnavailableError(f"{absent[0]} has no leader", fix="see whether its broker is well")
         return {partition: self._topics[partition.topic].bounds[partition] for partition in meant}
 
     def offsets_at(self, time_ms: int) -> dict[Partition, int | None]:
@@ -149,6 +156,9 @@ class MemoryLog:
 
     def close(self) -> None:
         """See `Log.close`."""
+
+    def _is_leaderless(self, partition: Partition) -> bool:
+        return partition in self._topics[partition.topic].leaderless
 
     def _chosen(self) -> list[MemoryTopic]:
         return [self._topics[name] for name in topics_of(self._spec, self._topics)]
@@ -186,7 +196,8 @@ class MemoryTail:
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """See `Tail.end_offsets`."""
-        return {partition: self._topics[partition.topic].bounds[partition].end for partition in self._next}
+        topics = {partition: self._topics[partition.topic] for partition in self._next if partition.topic in self._topics}
+        return {p: topic.bounds[p].end for p, topic in topics.items() if p not in topic.leaderless}
 
     def topic_ids(self) -> Mapping[str, str]:
         """See `Tail.topic_ids`."""
@@ -200,7 +211,7 @@ class MemoryTail:
         found = []
         for partition, offset in self._next.items():
             topic = self._topics.get(partition.topic)
-            if partition in self._paused or topic is None:
+            if partition in self._paused or topic is None or partition in topic.leaderless:
                 continue
             with topic.changed:
                 begin, end = topic.bounds[partition]

@@ -10,7 +10,8 @@ from dtrain.clock import Clock
 from dtrain.data.block import Block, RawRecord
 from dtrain.data.decode import crc_of
 from dtrain.data.formats import reader_of
-from dtrain.data.messages import ReadRows
+from dtrain.data.messages import ReadRows, settled
+from dtrain.data.missing_schemas import may_pass
 from dtrain.data.schema import Schema
 from dtrain.data.transforms import Transform, Transforms
 from dtrain.errors import InputError, NotFoundError, UnavailableError
@@ -22,7 +23,7 @@ from dtrain.stream import lookback
 from dtrain.stream.bounds import ends, starts
 from dtrain.stream.cursor import Cursor
 from dtrain.stream.cut import Cut, runs
-from dtrain.stream.feed import Feed
+from dtrain.stream.feed import Feed, Late
 from dtrain.stream.log import VALUE_IN, Fetched, Identity, Letter, Log, OutOfRangeError, until
 from dtrain.stream.lookback import Lookback
 from dtrain.stream.losses import NOT_ALL_THERE, WAYS_OUT, Loss, begun, changed, check, find_losses
@@ -113,27 +114,47 @@ class Source:
         ends: Positions | None,
         identity: Identity | None = None,
         marks: Mapping[Partition, Mark] | None = None,
+        bad: Mapping[Partition, Mapping[int, str]] | None = None,
     ) -> Feed:
-        """A feed from `positions` to `ends` (None: for ever).
+        """A feed from `positions` to `ends` (None: for ever). A partition without a leader keeps it from no other: it is looked at, and
+        read, as soon as it has one. Records at the offsets of `bad` are bad for these reasons, whatever they would be read as now.
 
         Raises:
             DataLossError: a topic is not the one of `identity`, records at or behind a position are gone, or the record at a mark
                 is *different* from it; that it is *absent* is legal after retention or compaction.
         """
         topic_ids = (identity or self.identify()).topic_ids
-        check(self._losses(positions, ends=ends, topic_ids=topic_ids, marks=marks or {}), fix=WAYS_OUT)
-        cursors = [self._cursor(p, start, end=ends.get(p) if ends else None, schema=schema) for p, start in positions.items()]
-        return Feed(self._log, cursors, topic_ids=topic_ids, clock=self._clock)
+        now = self._log.describe()
+
+        def cursors(some: Positions, *, now: Identity | None = None) -> list[Cursor]:
+            check(self._losses(some, ends=ends, topic_ids=topic_ids, marks=marks or {}, now=now), fix=WAYS_OUT)
+            stops, fates = ends or {}, bad or {}
+            return [self._cursor(p, at, end=stops.get(p), schema=schema, bad=fates.get(p)) for p, at in some.items()]
+
+        def late(partition: Partition) -> Late:
+            one = {partition: positions[partition]}
+            return Late(positions[partition].offset, lambda: cursors(one)[0])
+
+        return Feed(
+            self._log,
+            cursors({partition: start for partition, start in positions.items() if partition not in now.leaderless}, now=now),
+            late={partition: late(partition) for partition in positions if partition in now.leaderless},
+            topic_ids=topic_ids,
+            clock=self._clock,
+        )
 
     def gaps(
         self, positions: Positions, *, ends: Positions | None, identity: Identity, marks: Mapping[Partition, Mark]
     ) -> Change:
-        """How a job gets past all for which `follow` would raise `DataLossError`: on from where records are left.
+        """How a job gets past all for which `follow` would raise `DataLossError`: on from where records are left. What a partition
+        without a leader has lost is not known now.
 
         Raises:
             DataLossError: none are left.
         """
-        losses = self._losses(positions, ends=ends, topic_ids=identity.topic_ids, marks=marks)
+        now = self._log.describe()
+        led = {partition: place for partition, place in positions.items() if partition not in now.leaderless}
+        losses = self._losses(led, ends=ends, topic_ids=identity.topic_ids, marks=marks, now=now)
         moves = tuple(loss.move for loss in losses)
         if len(moves) == len(positions) and all(move.end is None for move in moves):
             check(losses, fix="start a new job on another topic")
@@ -191,8 +212,17 @@ class Source:
         """Free what the source holds. May be called twice."""
         self._log.close()
 
-    def _cursor(self, partition: Partition, start: Position, *, end: Position | None, schema: Schema) -> Cursor:
-        read = self._reader_of(partition)
+    def _cursor(
+        self,
+        partition: Partition,
+        start: Position,
+        *,
+        end: Position | None,
+        schema: Schema,
+        bad: Mapping[int, str] | None = None,
+    ) -> Cursor:
+        """A cursor over a partition; see `follow` for `bad`."""
+        read = settled(self._reader_of(partition), bad) if bad else self._reader_of(partition)
         span_ms = round(self._spec.align * 500)  # half of what is allowed between partitions; the rest is the cutter's
         if self._lookback is None or (end is not None and start >= end):
             return Cursor(partition, start, end=end, schema=schema, read=read, span_ms=span_ms)
@@ -253,10 +283,16 @@ class Source:
             yield Letter(coordinate.encode(), value, headers)
 
     def _losses(
-        self, positions: Positions, *, ends: Positions | None, topic_ids: Mapping[str, str], marks: Mapping[Partition, Mark]
+        self,
+        positions: Positions,
+        *,
+        ends: Positions | None,
+        topic_ids: Mapping[str, str],
+        marks: Mapping[Partition, Mark],
+        now: Identity | None = None,
     ) -> list[Loss]:
         left = {p: place for p, place in positions.items() if ends is None or p not in ends or place < ends[p]}
-        losses = find_losses(self._log, left, topic_ids=topic_ids, clock=self._clock)
+        losses = find_losses(self._log, left, topic_ids=topic_ids, now=now, clock=self._clock)
         there = positions.keys() - {loss.move.partition for loss in losses}
         halved = {p: {left[p].offset} for p in there & left.keys() if left[p].row}
         marked = {p: {marks[p].offset} for p in there & marks.keys()}
@@ -334,7 +370,9 @@ class Source:
     def _cut(self, cuts: Sequence[Cut], *, schema: Schema) -> None:
         """Give the rows of `cuts`, which follow each other closely in one partition, to each of them."""
         partition, start, end = cuts[0].item.partition, cuts[0].item.start, max(cut.item.end for cut in cuts)
-        cursor = self._cursor(partition, start, end=end, schema=schema)
+        # Whether a registry has a schema changes with time; what became of a record by then does not.
+        bad = {reject.offset: reject.reason for cut in cuts for reject in cut.item.rejects if may_pass(reject.reason)}
+        cursor = self._cursor(partition, start, end=end, schema=schema, bad=bad)
         for _, records, next_offset in self._read(partition, start.offset, end.offset + (end.row > 0)):
             for block in cursor.take(records, next_offset=next_offset):
                 for cut in cuts:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dtrain.data import avro_messages
+from dtrain.data import missing_schemas
 from dtrain.data.block import Block
 from dtrain.data.decode import decode
 from dtrain.data.formats import reader_of
@@ -19,7 +19,11 @@ from dtrain.data.registry import MOST_BYTES
 from dtrain.data.schema import Schema
 from dtrain.errors import AuthError, UnavailableError
 from dtrain.steplog.positions import Partition, Position
+from dtrain.stream.sources import open_source
+from tests.support.audit import audit_spec, times_trained
 from tests.support.formats import AVRO, avro, format_of, row
+from tests.support.kafka import Kafka
+from tests.support.live import LiveJob
 from tests.support.messages import records
 from tests.support.registry import RegistryServer
 from tests.unit.data.test_formats import decoded, ys
@@ -44,7 +48,7 @@ def registry() -> Iterator[RegistryServer]:
 
 
 def reader(registry: RegistryServer, *, definition: Any = "", **fields: Any) -> ReadRows:
-    where = {"url": registry.url, "timeout": 5} | fields
+    where = {"url": registry.url, "timeout": 5, "wait": 0} | fields
     return reader_of(format_of({"type": "avro", "definition": definition, "registry": where}))
 
 
@@ -139,7 +143,7 @@ def test_a_record_without_a_schemas_id_is_bad(registry: RegistryServer, value: b
 def test_a_schema_that_is_missing_for_a_moment_is_asked_for_again(
     registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(avro_messages, "MISSING_S", 0.0)
+    monkeypatch.setattr(missing_schemas, "ASK_AGAIN_S", 0.0)
     read = reader(registry)
     assert reasons(decoded(read, [message(3, 2)])) == [(0, "the registry has no schema 3")]
     registry.add(3, AVRO)
@@ -149,12 +153,39 @@ def test_a_schema_that_is_missing_for_a_moment_is_asked_for_again(
 def test_a_record_by_an_unknown_id_is_bad_and_its_id_is_not_asked_for_at_once_again(
     registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(avro_messages, "MISSING_S", 3600.0)
+    monkeypatch.setattr(missing_schemas, "ASK_AGAIN_S", 3600.0)
     read = reader(registry)
     for _ in range(2):
         block = decoded(read, [message(7, 1), message(3, 2), message(3, 3)])
         assert (ys(block), reasons(block)) == ([1], [(i, "the registry has no schema 3") for i in (1, 2)])
     assert registry.asked == [7, 3]
+
+
+def test_schema_that_is_not_there_yet_is_waited_for_behind_the_rows_before_it(registry: RegistryServer) -> None:
+    read, values = reader(registry, wait=60), [message(7, 1), message(3, 2), message(8, 3, NEWER), message(4, 4), message(3, 5)]
+    assert ys(decoded(read, values)) == [1]
+    assert registry.asked == [7, 3, 8, 4]  # whether the others are there is found out in the same minute
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="the registry has no schema 3 yet"):
+            decoded(read, values[1:])
+    registry.add(3, AVRO)
+    assert ys(decoded(read, values)) == [1, 2, 3]
+    registry.add(4, AVRO)
+    assert ys(decoded(read, values)) == [1, 2, 3, 4, 5]
+
+
+def test_schema_that_was_waited_for_in_vain_makes_its_messages_bad(registry: RegistryServer) -> None:
+    read, deadline_s = reader(registry, wait=0.3), time.monotonic() + 60
+    with pytest.raises(UnavailableError, match="no schema 3 yet"):
+        decoded(read, [message(3, 1)])
+    while True:
+        assert time.monotonic() < deadline_s
+        try:
+            block = decoded(read, [message(3, 1), message(7, 2)])
+            break
+        except UnavailableError:
+            time.sleep(0.05)
+    assert (ys(block), reasons(block)) == ([2], [(0, "the registry has no schema 3")])
 
 
 @pytest.mark.parametrize("status", [302, 429, 500, 503])
@@ -226,3 +257,51 @@ def test_any_number_of_unknown_ids_are_kept_in_bounds(registry: RegistryServer, 
     block = decoded(read, [message(100 + i, i) for i in range(50)] + [message(7, 1)])
     assert (len(block.meta.rejects), ys(block)) == (50, [1])
     assert len(read._writers) <= 10
+
+
+IDS: Mapping[str, Any] = {"type": "record", "name": "Id", "fields": [{"name": "id", "type": "long"}]}
+
+
+def test_job_waits_for_a_schema_that_comes_late_and_what_was_bad_by_then_stays_bad(
+    kafka: Kafka, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """The registry is behind the topic: first for less than the job waits, then for longer."""
+    topic, folder = kafka.new_topic(), tmp_path / "job"
+
+    def write(schema_id: int, numbers: range) -> None:
+        head = b"\0" + schema_id.to_bytes(4, "big")
+        kafka.produce(topic, 0, [head + avro([{"id": number}], IDS) for number in numbers])
+
+    def job_that_waits(wait: int) -> LiveJob:
+        format_ = {"type": "avro", "registry": {"url": registry.url, "wait": wait}}
+        source = {"end": "never", "format": format_, "on_bad_record": {"send_to": f"{topic}-bad", "budget": 0.5}}
+        spec = audit_spec(topic=topic, bootstrap=kafka.bootstrap, folder=folder, num_ids=60, ends={}, source=source)
+        return LiveJob(spec, folder=folder, source=lambda: open_source(spec))
+
+    registry.add(11, IDS)
+    for schema_id, first in ((11, 0), (12, 10), (11, 20)):
+        write(schema_id, range(first, first + 10))
+    job = job_that_waits(600).start()
+    job.wait_for_rows(10)
+    job.wait(lambda _: bool(job.told("the registry has no schema 12 yet")))
+    assert job.status.rows_trained == 10
+    registry.add(12, IDS)
+    job.wait_for_rows(30)
+    job.stop()
+    assert job.status.rows_rejected == 0
+    for schema_id, first in ((13, 30), (11, 40)):
+        write(schema_id, range(first, first + 10))
+    job = job_that_waits(0).start()
+    job.wait_for_rows(40)
+    job.stop()
+    assert job.status.rows_rejected == 10
+    assert job_that_waits(600).replay().rows == 40
+    registry.add(13, IDS)
+    assert times_trained(job.store) == [1] * 30 + [0] * 10 + [1] * 10 + [0] * 10
+    verdict = job.replay()
+    assert (verdict.rows, verdict.audit.in_topic) == (40, 40)
+    job = job_that_waits(0).start()
+    write(13, range(50, 60))
+    job.wait_for_rows(50)
+    job.stop()
+    assert job.replay().rows == 50

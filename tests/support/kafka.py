@@ -39,10 +39,18 @@ class Kafka:
     def bootstrap(self) -> str:
         return self.broker.bootstrap
 
-    def new_topic(self, *, partitions: int = 1, name: str | None = None, configs: Mapping[str, str] | None = None) -> str:
-        """A fresh topic that can be written and read."""
+    def new_topic(
+        self,
+        *,
+        partitions: int = 1,
+        name: str | None = None,
+        configs: Mapping[str, str] | None = None,
+        nodes: Sequence[Sequence[int]] = (),
+    ) -> str:
+        """A fresh topic that can be written and read; `nodes`, where they matter, are those of each partition, its leader first."""
         name = name or f"t-{uuid.uuid4().hex[:12]}"
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, topic_configs=dict(configs or {}))
+        sizes = {} if nodes else {"num_partitions": partitions, "replication_factor": 1}
+        topic = NewTopic(name, **sizes, replica_assignments=dict(enumerate(nodes)), topic_configs=dict(configs or {}))
         with self.admin() as admin:
             admin.create_topics([topic], wait_for_metadata=True)
         return name

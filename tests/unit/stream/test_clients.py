@@ -166,7 +166,7 @@ def hear_for_a_minute(tail: LibrdkafkaTail, *ends: int | None) -> None:
     assert isinstance(clock, HandClock)
     for _ in range(60):
         tail._patience.is_due()
-        tail._hear_ends([answer(end) for end in ends])
+        tail._hear_ends({partition: answer(end) for partition, end in zip((LED, LEADERLESS), ends, strict=True)})
         clock.now_s += 1
 
 
@@ -175,6 +175,25 @@ def test_partition_without_a_leader_keeps_librdkafkas_tail_from_nothing(rd_tail:
     assert rd_tail.end_offsets() == {LED: 0}
     with pytest.raises(UnavailableError, match="no leader"):
         hear_for_a_minute(rd_tail, None, None)
+
+
+def test_broker_that_lets_every_question_wait_is_given_up_by_librdkafkas_tail(rd_tail: LibrdkafkaTail) -> None:
+    def ask_in_vain(clock: HandClock) -> None:
+        question: Future[Any] = Future()
+        rd_tail._ask()
+        rd_tail._described = [question]  # in place of the one that it asked, which takes eight seconds
+        for _ in range(8):
+            rd_tail._ask()
+            clock.now_s += 1
+        question.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer")))
+        rd_tail._ask()
+
+    clock = rd_tail._patience._clock
+    assert isinstance(clock, HandClock)
+    for _ in range(2):
+        ask_in_vain(clock)
+    with pytest.raises(UnavailableError, match="no Kafka answers"):
+        ask_in_vain(clock)
 
 
 class Come(SimpleNamespace):
@@ -254,6 +273,8 @@ def test_advisory_commit_waits_a_little_for_the_groups_coordinator(monkeypatch: 
 
 class Overtaken(FirstAlone):
     """Retention takes the letters between the question where they begin and the first fetch."""
+
+    _client: Any = None
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         return {0}
