@@ -30,8 +30,9 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where examples run: a broker, and dtrain, of which nothing is left afterwards."""
+    """Where examples run: a broker, and dtrain, of which nothing is left afterwards; results are in `folder/NAME/result.json`."""
 
+    folder: Path
     stage: Stage
     client: Client
     console: Console
@@ -48,18 +49,18 @@ class Place:
         with fresh_topic(self.stage.bootstrap, name, num_partitions=example.num_partitions) as topic:
             stage = replace(self.stage, topic=topic)
             result = Trial(example, stage, self.client, tell, num_steps=num_steps, kills=kills).run()
-        result.save(self.stage.folder / name / "result.json")
+        result.save(self.folder / name / "result.json")
         return result
 
 
 @contextmanager
 def place(folder: Path, *, console: Console) -> Iterator[Place]:
-    """Broker and dtrain are up, with all that they write in `folder`; what was there is gone."""
-    with broker(folder) as bootstrap:
+    """Broker and dtrain are up, with all that they write in `folder/run`; what an earlier run wrote there is gone."""
+    with broker(folder / "run") as bootstrap:
         console.print(f"[bold]Kafka[/bold] at {bootstrap}; [bold]dtrain up[/bold]")
-        stage = Stage(folder, bootstrap, topic="")
+        stage = Stage(folder / "run", bootstrap, topic="")
         with cluster(stage), Client.from_home(stage.home) as client:
-            yield Place(stage, client, console)
+            yield Place(folder, stage, client, console)
 
 
 def run(names: Sequence[str], *, num_steps: int, kills: bool, console: Console) -> int:
