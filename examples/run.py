@@ -45,7 +45,7 @@ class Place:
         def tell(text: str) -> None:
             self.console.print(f"[dim]{time.monotonic() - began_s:6.1f} s[/dim]  {name}: {text}")
 
-        tell(f"{example.num_rows:,} rows in {len(example.messages):,} messages")
+        tell(f"{example.num_rows:,} rows")
         with fresh_topic(self.stage.bootstrap, name, num_partitions=example.num_partitions) as topic:
             stage = replace(self.stage, topic=topic)
             result = Trial(example, stage, self.client, tell, num_steps=num_steps, kills=kills).run()
@@ -68,7 +68,7 @@ def run(names: Sequence[str], *, num_steps: int, kills: bool, console: Console) 
     with place(FOLDER, console=console) as here:
         results = [here.run(name, num_steps=num_steps, kills=kills) for name in names]
     for result in results:
-        console.print(result.table())
+        console.print(result.text())
     console.print(f"[dim]the same as JSON: {FOLDER}/NAME/result.json[/dim]")
     return 0 if all(result.holds for result in results) else 1
 
