@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -27,14 +27,14 @@ class Example:
     Args:
         name: of its folder, its modules and its job.
         task: the user's.
-        messages: all of its stream, in order.
+        messages: gives all of its stream, in order, as it is asked for.
         num_partitions: that its topic has.
         columns: name → what all rows of the messages become, [rows, *shape], made without decoding a message.
     """
 
     name: str
     task: Task
-    messages: Sequence[Message]
+    messages: Callable[[], Iterator[Message]]
     num_partitions: int
     columns: Mapping[str, Tensor]
 
@@ -44,12 +44,12 @@ class Example:
         data, produce = (import_module(f"examples.{name}.{part}") for part in ("data", "produce"))
         found = import_module(f"examples.{name}.{name}")
         task: Task = next(kind for kind in vars(found).values() if isinstance(kind, type) and issubclass(kind, Task))()
-        return cls(name, task, list(produce.messages()), produce.NUM_PARTITIONS, columns_of(data.table(), task.features))
+        return cls(name, task, produce.messages, produce.NUM_PARTITIONS, columns_of(data.table(), task.features))
 
     @property
     def num_rows(self) -> int:
         """Rows of all messages."""
-        return sum(message.num_rows for message in self.messages)
+        return len(self.columns[self.task.label])
 
     def job(self, stage: Stage, **overrides: object) -> JobSpec:
         """Its job file on the stage's topic; the names of `overrides` are those of fields, with `__` for a dot."""

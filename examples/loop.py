@@ -56,7 +56,7 @@ def train(
         outputs = task.forward(model, batch)
         losses = task.loss(outputs, batch)
         optimizer.zero_grad()
-        losses.mean().backward()
+        losses.mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         trained.rows.append(rows)
         trained.losses.append(losses.detach())

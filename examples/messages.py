@@ -38,7 +38,9 @@ def of_rows(messages: Iterable[Message], *, start: int, stop: int) -> Iterator[M
     """Those that begin with one of the rows [start, stop)."""
     at = 0
     for message in messages:
-        if start <= at < stop:
+        if at >= stop:
+            return
+        if start <= at:
             yield message
         at += message.num_rows
 

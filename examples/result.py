@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 TOLERANCE = 1e-6
 
 
@@ -62,33 +60,20 @@ class Result:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self) | {"holds": self.holds}, indent=2) + "\n", encoding="utf-8")
 
-    def table(self) -> Table:
-        """The figures for the terminal."""
+    def text(self) -> str:
+        """The figures for the terminal, a line each."""
         killed = f", {self.num_kills} killed on the way" if self.num_kills else ""
-        rows = [
-            (
-                "trained",
-                f"{self.rows:,} rows in {self.steps:,} steps by two workers{killed}; each row {'once' if self.is_once else 'NOT once'}",
-            ),
-            (
-                f"{self.metric}, prequential",
-                f"{self.score:.4f}   plain loop {self.score_loop:.4f}   constant {self.score_constant:.4f}",
-            ),
-            ("loss a row", f"{self.loss:.4f}   plain loop {self.loss_loop:.4f}"),
-            (
-                "weights",
-                f"{self.difference:.1e} from the plain loop's after {self.compared_steps} steps, {self._last:.1e} at the end",
-            ),
-            (
-                "exact, one slice",
-                f"{'equal' if self.is_equal_to_the_bit else 'NOT equal'} to the plain loop to the bit after {self.compared_steps} steps",
-            ),
-            ("time", f"{self.seconds:.0f} s"),
-        ]
-        table = Table(title=self.name, title_justify="left", show_header=False, box=None, padding=(0, 2))
-        for name, value in rows:
-            table.add_row(f"[dim]{name}[/dim]", f"[bold]{value}[/bold]")
-        return table
+        once = "each row once" if self.is_once else "NOT each row once"
+        equal = "equal" if self.is_equal_to_the_bit else "NOT equal"
+        lines = {
+            "trained": f"{self.rows:,} rows in {self.steps:,} steps by two workers{killed}; {once}",
+            self.metric: f"{self.score:.4f}   plain loop {self.score_loop:.4f}   constant {self.score_constant:.4f}",
+            "loss a row": f"{self.loss:.4f}   plain loop {self.loss_loop:.4f}",
+            "weights": f"{self.difference:.1e} from the plain loop's after {self.compared_steps} steps, {self._last:.1e} at the end",
+            "exact": f"a job of one slice is {equal} to the plain loop to the bit after {self.compared_steps} steps",
+            "time": f"{self.seconds:.0f} s",
+        }
+        return "\n".join([f"[bold]{self.name}[/bold]", *(f"  [dim]{name:<12}[/dim]{line}" for name, line in lines.items())])
 
     @property
     def _last(self) -> float:

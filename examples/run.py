@@ -30,8 +30,9 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where examples run: a broker, and dtrain, of which nothing is left afterwards."""
+    """Where examples run: a broker, and dtrain, of which nothing is left afterwards; results are in `folder/NAME/result.json`."""
 
+    folder: Path
     stage: Stage
     client: Client
     console: Console
@@ -44,22 +45,22 @@ class Place:
         def tell(text: str) -> None:
             self.console.print(f"[dim]{time.monotonic() - began_s:6.1f} s[/dim]  {name}: {text}")
 
-        tell(f"{example.num_rows:,} rows in {len(example.messages):,} messages")
+        tell(f"{example.num_rows:,} rows")
         with fresh_topic(self.stage.bootstrap, name, num_partitions=example.num_partitions) as topic:
             stage = replace(self.stage, topic=topic)
             result = Trial(example, stage, self.client, tell, num_steps=num_steps, kills=kills).run()
-        result.save(self.stage.folder / name / "result.json")
+        result.save(self.folder / name / "result.json")
         return result
 
 
 @contextmanager
 def place(folder: Path, *, console: Console) -> Iterator[Place]:
-    """Broker and dtrain are up, with all that they write in `folder`; what was there is gone."""
-    with broker(folder) as bootstrap:
+    """Broker and dtrain are up, with all that they write in `folder/run`; what an earlier run wrote there is gone."""
+    with broker(folder / "run") as bootstrap:
         console.print(f"[bold]Kafka[/bold] at {bootstrap}; [bold]dtrain up[/bold]")
-        stage = Stage(folder, bootstrap, topic="")
+        stage = Stage(folder / "run", bootstrap, topic="")
         with cluster(stage), Client.from_home(stage.home) as client:
-            yield Place(stage, client, console)
+            yield Place(folder, stage, client, console)
 
 
 def run(names: Sequence[str], *, num_steps: int, kills: bool, console: Console) -> int:
@@ -67,7 +68,7 @@ def run(names: Sequence[str], *, num_steps: int, kills: bool, console: Console) 
     with place(FOLDER, console=console) as here:
         results = [here.run(name, num_steps=num_steps, kills=kills) for name in names]
     for result in results:
-        console.print(result.table())
+        console.print(result.text())
     console.print(f"[dim]the same as JSON: {FOLDER}/NAME/result.json[/dim]")
     return 0 if all(result.holds for result in results) else 1
 

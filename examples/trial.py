@@ -58,7 +58,7 @@ class Trial:
         began_s = time.monotonic()
         step_rows = self.example.job(self.stage).batch.rows
         num_rows = min(self.example.num_rows, self.num_steps * step_rows or self.example.num_rows)
-        messages = list(of_rows(self.example.messages, start=0, stop=num_rows))
+        messages = list(of_rows(self.example.messages(), start=0, stop=num_rows))
         num_compared = min(COMPARED_STEPS, num_rows // step_rows)
         job = self._job(messages)
         job_id = self.client.submit(job).job_id

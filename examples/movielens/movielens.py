@@ -55,7 +55,8 @@ class TwoTowers(nn.Module):
         """Log-odds of being liked, [rows]."""
         who = self.users(user) + self.occupations(occupation) + self.ages(age.unsqueeze(1))  # [rows, width + 1]
         what = self.films(film) + self.genres(genres)  # [rows, width + 1]
-        return torch.sum(who[:, 1:] * what[:, 1:], dim=1) + who[:, 0] + what[:, 0]
+        logits: Tensor = torch.sum(who[:, 1:] * what[:, 1:], dim=1) + who[:, 0] + what[:, 0]
+        return logits
 
 
 def _embedding(num_ids: int, width: int) -> nn.Embedding:

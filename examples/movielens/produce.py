@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 
 from examples.messages import Message, command_line
 from examples.movielens.data import table
@@ -16,7 +17,8 @@ NUM_PARTITIONS = 4
 
 def messages() -> Iterator[Message]:
     """One for each row of the table, in the order of time; partitions take turns."""
-    for number, rating in enumerate(table().to_pylist()):
+    ratings = chain.from_iterable(batch.to_pylist() for batch in table().to_batches(max_chunksize=1024))
+    for number, rating in enumerate(ratings):
         yield Message(number % NUM_PARTITIONS, json.dumps(rating).encode())
 
 

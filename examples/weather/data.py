@@ -6,6 +6,8 @@ the hour itself (clock, weekday, airport), and how many flights left in it. Flig
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -87,5 +89,5 @@ def _coming(airport: int) -> Columns:
     )
 
 
-def _lists(values: npt.NDArray[np.float32], size: int) -> pa.Array:
+def _lists(values: npt.NDArray[Any], size: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).reshape(-1)), size)

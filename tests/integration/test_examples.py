@@ -39,5 +39,5 @@ def test_example_with_a_worker_killed_is_the_plain_loop(name: str, here: Place) 
     assert result.score == pytest.approx(result.score_loop, abs=2e-3)
     assert result.loss == pytest.approx(result.loss_loop, rel=1e-4)
     assert result.is_equal_to_the_bit
-    written = json.loads((here.stage.folder / name / "result.json").read_text())
+    written = json.loads((here.folder / name / "result.json").read_text())
     assert (written["name"], written["holds"]) == (name, True)

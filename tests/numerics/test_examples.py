@@ -29,7 +29,7 @@ def example(name: str) -> Example:
 def trained(name: str, folder: Path, **overrides: object) -> Comparison:
     stage = Stage(folder, "nowhere:1", topic=name)
     step_rows = example(name).job(stage).batch.rows
-    messages = list(of_rows(example(name).messages, start=0, stop=STEPS[name] * step_rows))
+    messages = list(of_rows(example(name).messages(), start=0, stop=STEPS[name] * step_rows))
     topic = MemoryTopic(name, partitions=example(name).num_partitions)
     ends = dict.fromkeys(range(example(name).num_partitions), 0)
     for message in messages:
