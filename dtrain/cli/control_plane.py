@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dtrain import logs
 from dtrain.cli.exits import Exit, exit_of
-from dtrain.control.server import Settings, serve
+from dtrain.code.folder import FolderCodeStore
+from dtrain.control.server import CODE, Settings, serve
 from dtrain.errors import DtrainError
 from dtrain.runtime.launcher import RayLauncher
 
@@ -20,7 +21,8 @@ def main(words: list[str]) -> int:
     logs.configure(file=folder / "control-plane.jsonl")
     settings = Settings(Path(home), logs_dir=folder / "jobs", address=address, metrics_address=metrics_address)
     try:
-        launcher = RayLauncher.connect(ray_address, logs=settings.logs_dir)
+        codes = FolderCodeStore(settings.home / CODE)  # read only: the control plane writes to it
+        launcher = RayLauncher.connect(ray_address, logs=settings.logs_dir, codes=codes)
         asyncio.run(serve(settings, launcher))
     except DtrainError as error:
         sys.stderr.write(f"{error}\n")

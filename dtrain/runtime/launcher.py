@@ -10,6 +10,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 
+from dtrain.code.memory import MemoryCodeStore
+from dtrain.code.store import CodeStore
 from dtrain.errors import UnavailableError
 from dtrain.job.protocols import JobRecord, Resources
 from dtrain.job.status import Observation
@@ -26,13 +28,15 @@ class RayLauncher:
 
     Args:
         logs: folder in which each job gets one for its logs.
+        codes: where the code is that jobs were submitted with.
     """
 
-    def __init__(self, *, logs: Path) -> None:
+    def __init__(self, *, logs: Path, codes: CodeStore | None = None) -> None:
         self._logs = logs
+        self._codes = codes or MemoryCodeStore()
 
     @classmethod
-    def connect(cls, address: str, *, logs: Path) -> RayLauncher:
+    def connect(cls, address: str, *, logs: Path, codes: CodeStore) -> RayLauncher:
         """A launcher on the cluster at `address` (host:port of its head), which must be named: Ray joins any that it finds.
 
         Raises:
@@ -42,7 +46,7 @@ class RayLauncher:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UnavailableError(f"no Ray cluster answers at {address}: {error}", fix="start it with `dtrain up`") from error
-        return cls(logs=logs)
+        return cls(logs=logs, codes=codes)
 
     def capacity(self) -> Resources:
         """What the cluster has in all."""
@@ -51,11 +55,17 @@ class RayLauncher:
         return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 
     def launch(self, record: JobRecord) -> None:
-        """The coordinator of (job, incarnation) is there and runs."""
-        with _cluster_errors():
-            self._launch(record)
+        """The coordinator of (job, incarnation) is there and runs. It has the job's code, because it may outlive this process.
 
-    def _launch(self, record: JobRecord) -> None:
+        Raises:
+            NotFoundError: the code is not kept.
+            CorruptError: it is not what was sent.
+        """
+        archive = self._codes.read(record.code_archive) if record.code_archive else b""
+        with _cluster_errors():
+            self._launch(record, archive)
+
+    def _launch(self, record: JobRecord, archive: bytes) -> None:
         spec = JobSpec.from_json(record.spec_json)
         workers = record.workers or spec.workers.max
         _reserve(record.job_id, spec, workers=workers)
@@ -68,6 +78,7 @@ class RayLauncher:
             accept_code_change=record.accept_code_change,
             skip_poison=record.skip_step,
             allow_gap=record.allow_gap,
+            code_archive=record.code_archive,
         )
         coordinator = (
             ray.remote(Coordinator)
@@ -80,7 +91,7 @@ class RayLauncher:
                 num_cpus=0,
                 max_concurrency=10_000,
             )
-            .remote(orders)
+            .remote(orders, archive)
         )
         coordinator.start.remote()
 
