@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import grpc
@@ -130,6 +131,16 @@ def test_archive_with_other_bytes_than_its_digest_is_refused(client: Client, cod
     part = pb.UploadCodeRequest(code_archive=archive.sha256, num_bytes=len(content), chunk=content)
     with pytest.raises(InputError, match="has the digest"):
         client._call(lambda request, **options: client._stub.UploadCode(iter([request]), **options), part)
+    assert kept(home) == []
+
+
+def test_upload_that_is_refused_at_its_beginning_says_why_while_the_rest_is_still_sent(client: Client, home: Path) -> None:
+    def parts(request: pb.UploadCodeRequest, **options: object) -> object:
+        rest = (pb.UploadCodeRequest(chunk=bytes(1 << 20)) for _ in range(200))
+        return client._stub.UploadCode(chain([request], rest), **options)
+
+    with pytest.raises(InputError, match="has 1 to"):
+        client._call(parts, pb.UploadCodeRequest(code_archive="a" * 64, num_bytes=1 << 40))
     assert kept(home) == []
 
 
