@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dtrain import logs
 from dtrain.cli.exits import Exit, exit_of
-from dtrain.control.server import Settings, serve
+from dtrain.code.folder import FolderCodeStore
+from dtrain.control.server import CODE, Settings, serve
 from dtrain.errors import DtrainError
 from dtrain.runtime.launcher import RayLauncher
 
@@ -28,8 +29,9 @@ def main(words: list[str]) -> int:
         is_job_metrics_on_node=asked.job_metrics == "node",
     )
     try:
+        codes = FolderCodeStore(settings.home / CODE)  # read only: the control plane writes to it
         launcher = RayLauncher.connect(
-            asked.ray_address, logs=settings.logs_dir, is_metrics_on_node=settings.is_job_metrics_on_node
+            asked.ray_address, logs=settings.logs_dir, codes=codes, is_metrics_on_node=settings.is_job_metrics_on_node
         )
         asyncio.run(serve(settings, launcher))
     except DtrainError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
@@ -30,7 +31,7 @@ def submit(
 
     spec = load_job(file, environment=home.environment(), overrides=overrides(sets))
     with home.client() as client:
-        job = client.submit(spec, request_id=request_id)
+        job = client.submit(spec, request_id=request_id, besides=[home.home()])
         if is_watched:
             return follow(client, job.job_id, output)
     _show(job, output, lambda: f"submitted {job.job_id}\nsee it with: dtrain watch {job.job_id}")
@@ -90,7 +91,13 @@ def suspend(job: JobName, output: Output = Form.TABLE) -> None:
 
 def resume(
     job: JobName,
-    accept_code_change: Annotated[bool, Option("--accept-code-change", help="Go on with changed code; it is logged.")] = False,
+    accept_code_change: Annotated[
+        bool, Option("--accept-code-change", help="Send the code in the job's folder again and go on with it; it is logged.")
+    ] = False,
+    code: Annotated[Path | None, Option(help="Go on with the code in this folder.")] = None,
+    is_code_kept: Annotated[
+        bool, Option("--keep-code", help="Go on with the code as it was sent, whatever became of its folder.")
+    ] = False,
     skip_step: Annotated[
         bool, Option("--skip-step", help="Leave out the step that killed its processes; it is logged.")
     ] = False,
@@ -101,7 +108,15 @@ def resume(
 ) -> None:
     """Let a suspended or blocked job go on where it stopped."""
     resumed = _ask(
-        lambda client: client.resume(job, accept_code_change=accept_code_change, skip_step=skip_step, allow_gap=allow_gap)
+        lambda client: client.resume(
+            job,
+            accept_code_change=accept_code_change,
+            skip_step=skip_step,
+            allow_gap=allow_gap,
+            code=code,
+            keep_code=is_code_kept,
+            besides=[home.home()],
+        )
     )
     _show(resumed, output)
 

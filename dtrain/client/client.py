@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import grpc
 
+from dtrain.client.packing import folder_to_send, pack_code
+from dtrain.code.archive import Archive
 from dtrain.errors import UnavailableError
 from dtrain.job.lifecycle import State
 from dtrain.job.view import Job, LogLine, ServerInfo, Update
@@ -28,6 +31,8 @@ _WAITS_S = (0.1, 0.2, 0.4)
 _LONGEST_WAIT_S = 1.0
 _PATIENCE_S = 60.0
 """How long a watch keeps looking for a server that is gone."""
+_SLOWEST_BYTES_PER_S = 250_000
+_CHUNK_BYTES = 1 << 20
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment knows nothing of a loopback address
     ("grpc.max_receive_message_length", 16 << 20),
@@ -78,17 +83,20 @@ class Client:
         """The connection is closed, and with it every stream."""
         self._channel.close()
 
-    def submit(self, spec: JobSpec, *, request_id: str | None = None) -> Job:
-        """A new job, kept durably by the time this returns.
+    def submit(self, spec: JobSpec, *, request_id: str | None = None, besides: Sequence[Path] = ()) -> Job:
+        """A new job, kept durably by the time this returns; and its code with it, which its folder is not needed for any more.
 
         Args:
             spec: what to train on what.
-            request_id: submitting again with it and the same spec answers the same job; a fresh one by default.
+            request_id: submitting again with it and the same spec and code answers the same job; a fresh one by default.
+            besides: folders that are no code, wherever they are, besides those that hold the job's checkpoints and files.
 
         Raises:
-            ConflictError: the request id was used for another spec.
+            ConflictError: the request id was used for another spec, or other code.
+            InputError: the code cannot be packed: it holds a link, or is too large.
         """
-        request = pb.CreateJobRequest(request_id=request_id or uuid4().hex, spec_json=spec.to_json())
+        code = self._sent(spec, Path(spec.code), besides) if spec.code else {}
+        request = pb.CreateJobRequest(request_id=request_id or uuid4().hex, spec_json=spec.to_json(), **code)
         return self._job(self._stub.CreateJob, request)
 
     def get(self, job: str) -> Job:
@@ -150,14 +158,38 @@ class Client:
         """The job is asked for a last checkpoint and a stop; no error when it was before."""
         return self._job(self._stub.SuspendJob, pb.SuspendJobRequest(job=job))
 
-    def resume(self, job: str, *, accept_code_change: bool = False, skip_step: bool = False, allow_gap: bool = False) -> Job:
+    def resume(
+        self,
+        job: str,
+        *,
+        accept_code_change: bool = False,
+        skip_step: bool = False,
+        allow_gap: bool = False,
+        code: Path | None = None,
+        keep_code: bool = False,
+        besides: Sequence[Path] = (),
+    ) -> Job:
         """A suspended or blocked job is queued again, to go on where it stopped.
 
-        `accept_code_change`: even if the task's code is not the checkpoint's any more.
-        `skip_step`: without the rows of the step that killed its processes; the log says so.
-        `allow_gap`: from where records are left, if its topic has lost some; the log says so.
+        Args:
+            job: id or name.
+            accept_code_change: even if the task's code is not the checkpoint's any more. The code in the folder that the job was
+                submitted from is sent, if that is here.
+            skip_step: without the rows of the step that killed its processes; the log says so.
+            allow_gap: from where records are left, if its topic has lost some; the log says so.
+            code: with the code in this folder.
+            keep_code: with the code that the job has, whatever became of the folder that it was submitted from.
+            besides: as of `submit`.
+
+        Raises:
+            DriftError: the code in its folder was changed since, and none of these says what to do about it.
         """
-        request = pb.ResumeJobRequest(job=job, accept_code_change=accept_code_change, skip_step=skip_step, allow_gap=allow_gap)
+        found = self.get(job)
+        folder = code or folder_to_send(found, is_change_accepted=accept_code_change, is_code_kept=keep_code)
+        sent = self._sent(JobSpec.from_json(found.spec_json), folder, besides) if folder else {}
+        request = pb.ResumeJobRequest(
+            job=found.job_id, accept_code_change=accept_code_change, skip_step=skip_step, allow_gap=allow_gap, **sent
+        )
         return self._job(self._stub.ResumeJob, request)
 
     def scale(self, job: str, workers: int) -> Job:
@@ -188,12 +220,20 @@ class Client:
         found = self._call(self._stub.GetServerInfo, pb.GetServerInfoRequest())
         return ServerInfo(found.version, started_at_s=found.started_at_s, metrics_address=found.metrics_address)
 
+    def _sent(self, spec: JobSpec, folder: Path, besides: Sequence[Path]) -> dict[str, str]:
+        """The code in `folder` is kept by the server: what a request says of it. It is sent only if it is not there yet."""
+        archive = pack_code(spec, folder, besides=besides)
+        if not self._call(self._stub.GetCode, pb.GetCodeRequest(code_archive=archive.sha256)).is_kept:
+            longest_s = self._timeout_s + len(archive.content) / _SLOWEST_BYTES_PER_S
+            self._call(partial(_upload, self._stub), archive, timeout_s=longest_s)
+        return {"code_archive": archive.sha256, "code_sha256": archive.code_sha256}
+
     def _job(self, method: Callable[..., Any], request: Any) -> Job:
         return job_from_message(self._call(method, request).job)
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+    def _call(self, method: Callable[..., Any], request: Any, *, timeout_s: float | None = None) -> Any:
         """The answer. Tried again while the server is not there: every request is the same the second time."""
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = time.monotonic() + (timeout_s or self._timeout_s)
         for wait_s in (*_WAITS_S, None):
             try:
                 return method(request, timeout=max(0.01, deadline_s - time.monotonic()), metadata=self._metadata)
@@ -213,3 +253,14 @@ class Client:
             raise from_call(error, address=self._address) from error
         finally:
             call.cancel()
+
+
+def _upload(stub: Any, archive: Archive, **options: Any) -> Any:
+    """The answer to all parts of `archive`; they are compressed on the way."""
+    return stub.UploadCode(_parts(archive), compression=grpc.Compression.Gzip, **options)
+
+
+def _parts(archive: Archive) -> Iterator[pb.UploadCodeRequest]:
+    yield pb.UploadCodeRequest(code_archive=archive.sha256, num_bytes=len(archive.content))
+    for at in range(0, len(archive.content), _CHUNK_BYTES):
+        yield pb.UploadCodeRequest(chunk=archive.content[at : at + _CHUNK_BYTES])

@@ -229,7 +229,8 @@ def _check_number(number: int, folder: Path, limits: Limits) -> None:
 def _check_size(sizes: dict[str, int], folder: Path, limits: Limits) -> None:
     num_bytes = sum(sizes.values())
     if num_bytes > limits.max_bytes:
-        largest = sorted(sizes, key=lambda path: -sizes[path])[:_NAMED]
+        large = [path for path in sizes if sizes[path] * 100 >= num_bytes] or sizes
+        largest = sorted(large, key=lambda path: -sizes[path])[:_NAMED]
         named = ", ".join(f"{path} ({_mib(sizes[path])})" for path in largest)
         raise InputError(
             f"the code in {folder} has {_mib(num_bytes)}, more than {_mib(limits.max_bytes)}; the largest: {named}",

@@ -13,7 +13,7 @@ from threading import Event as Flag
 from threading import Thread
 
 from dtrain.clock import Clock
-from dtrain.errors import DtrainError, SpecError, UnavailableError
+from dtrain.errors import CorruptError, DtrainError, NotFoundError, SpecError, UnavailableError
 from dtrain.job.lifecycle import Event, State
 from dtrain.job.protocols import JobRecord, JobStore, Launcher, Resources
 from dtrain.job.status import Observation
@@ -178,8 +178,9 @@ class Scheduler:
         except DtrainError as error:
             if error.retriable:
                 raise
-            why = str(error)
-            self._keep(record, moved(record, Event.FAILED, now_s=self._clock.wall_s(), reason="CANNOT_START", message=why))
+            is_lost = isinstance(error, NotFoundError | CorruptError)  # its code: it goes on when that was sent again
+            event, reason = (Event.BLOCKED, "CODE_LOST") if is_lost else (Event.FAILED, "CANNOT_START")
+            self._keep(record, moved(record, event, now_s=self._clock.wall_s(), reason=reason, message=str(error)))
 
     def _admit(self, records: Sequence[JobRecord]) -> None:
         """Every queued job is started, or told why it waits."""

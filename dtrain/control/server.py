@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -18,10 +18,13 @@ from grpc_reflection.v1alpha import reflection
 
 from dtrain import __version__
 from dtrain.clock import SystemClock
+from dtrain.code.folder import FolderCodeStore
+from dtrain.code.store import Quota
 from dtrain.control.auth import TokenInterceptor, token_in
 from dtrain.control.scheduler import Scheduler
 from dtrain.control.service import MAX_REQUEST_BYTES, Border, JobService
 from dtrain.control.store import SqlJobStore
+from dtrain.control.uploads import Reception, sweep_for_ever
 from dtrain.errors import StorageError, UnavailableError
 from dtrain.job.lifecycle import State
 from dtrain.job.protocols import Launcher
@@ -31,6 +34,8 @@ from dtrain.metrics.control import ControlMetrics
 from dtrain.rpc.connection import Connection, host_and_port
 from dtrain.rpc.v1 import job_service_pb2, job_service_pb2_grpc
 
+CODE = "code"
+"""The folder in a home where the code of its jobs is kept."""
 DEFAULT_ADDRESS = "127.0.0.1:7400"
 _SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _GRACE_S = 2.0
@@ -47,12 +52,13 @@ class Settings:
     """Where a control plane lives.
 
     Args:
-        home: its folder: jobs.db, token, connection.json, and a lock that only one server holds.
+        home: its folder: jobs.db, code/, token, connection.json, and a lock that only one server holds.
         logs_dir: one folder a job inside it.
         address: host:port of the API; port 0 for a free one.
         metrics_address: host:port of /metrics and /sd; port 0 for a free one.
         token_file: holds the token that callers show; None for the home's, which is made if missing.
         is_job_metrics_on_node: jobs answer /metrics at their node's address, not on loopback.
+        code_quota: of the code that jobs were submitted with.
     """
 
     home: Path
@@ -61,6 +67,7 @@ class Settings:
     metrics_address: str = "127.0.0.1:0"
     token_file: Path | None = None
     is_job_metrics_on_node: bool = False
+    code_quota: Quota = field(default_factory=Quota)
 
 
 async def serve(settings: Settings, launcher: Launcher, *, on_ready: Callable[[Connection], None] | None = None) -> None:
@@ -93,6 +100,7 @@ async def control_plane(settings: Settings, launcher: Launcher) -> AsyncIterator
         parts.enter_context(_taken(home))
         token = token_in(token_file := settings.token_file or home / "token")
         store = parts.enter_context(closing(SqlJobStore.open(home / "jobs.db")))
+        codes = FolderCodeStore(home / CODE, quota=settings.code_quota, clock=clock)
         metrics = ControlMetrics(
             version=__version__, states=[s for s in State if not s.is_terminal], jobs=lambda: _seen(scheduler, settings)
         )
@@ -103,7 +111,9 @@ async def control_plane(settings: Settings, launcher: Launcher) -> AsyncIterator
         parts.callback(metrics.close)
         service = JobService(
             store,
+            codes,
             launcher,
+            Reception(),
             border=Border(metrics.count_rpc, stopping),
             threads=parts.enter_context(ThreadPoolExecutor(8, thread_name_prefix="api")),
             logs_dir=settings.logs_dir,
@@ -117,6 +127,7 @@ async def control_plane(settings: Settings, launcher: Launcher) -> AsyncIterator
         parts.callback(stopping.set)  # streams end by it, so that the server need not wait for them
         address = await _listen(server, service, settings.address)
         scheduler.start()
+        parts.callback(asyncio.create_task(sweep_for_ever(codes, store, clock=clock)).cancel)
         connection = Connection(address, str(token_file), metrics_address=metrics_address, pid=os.getpid())
         connection.save(home)
         yield connection

@@ -14,7 +14,9 @@ from uuid import uuid4
 import grpc
 
 from dtrain.clock import Clock
+from dtrain.code.store import CodeStore, check_name, missing
 from dtrain.control.joblogs import JobLogs
+from dtrain.control.uploads import Reception
 from dtrain.control.wishes import wish, wish_workers
 from dtrain.errors import DtrainError, InputError, InternalError, StateError, UnavailableError
 from dtrain.job.ids import check_label, new_job_id
@@ -101,8 +103,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     """`dtrain.v1.JobService` over a store. Wishes are recorded; the scheduler, woken by `on_change`, fulfils them."""
 
     store: JobStore
+    codes: CodeStore
     launcher: Launcher
     """Asked for checkpoints only."""
+    reception: Reception
     border: Border
     threads: ThreadPoolExecutor
     """Where every blocking call runs."""
@@ -117,11 +121,14 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         """See the proto."""
         spec = await self._call(_spec, request.spec_json)
         request_id = _request_id(request.request_id)
+        await self._check_kept(request.code_archive)
         now_s = self.clock.wall_s()
         record = JobRecord(
             new_job_id(spec.name),
             spec.name,
             spec_json=spec.to_json(),
+            code_archive=request.code_archive,
+            code_sha256=_code_sha256(request),
             request_id=request_id,
             created_at_s=now_s,
             updated_at_s=now_s,
@@ -175,6 +182,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     @_unary
     async def ResumeJob(self, request: pb.ResumeJobRequest) -> pb.ResumeJobResponse:  # noqa: N802
         """See the proto."""
+        await self._check_kept(request.code_archive)
         return pb.ResumeJobResponse(
             job=await self._wish(
                 request.job,
@@ -182,6 +190,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 accept_code_change=request.accept_code_change,
                 skip_step=request.skip_step,
                 allow_gap=request.allow_gap,
+                code=(request.code_archive, _code_sha256(request)),
             )
         )
 
@@ -226,6 +235,18 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 await self.border.pause()
 
     @_unary
+    async def GetCode(self, request: pb.GetCodeRequest) -> pb.GetCodeResponse:  # noqa: N802
+        """See the proto."""
+        return pb.GetCodeResponse(is_kept=await self._call(self.codes.touch, request.code_archive))
+
+    @_unary
+    async def UploadCode(self, request: AsyncIterator[pb.UploadCodeRequest]) -> pb.UploadCodeResponse:  # noqa: N802
+        """See the proto."""
+        sha256, content = await self.reception.receive(request)
+        await self._call(self.codes.put, sha256, content)
+        return pb.UploadCodeResponse()
+
+    @_unary
     async def GetServerInfo(self, request: pb.GetServerInfoRequest) -> pb.GetServerInfoResponse:  # noqa: ARG002, N802
         """See the proto."""
         return pb.GetServerInfoResponse(**asdict(self.info))
@@ -238,7 +259,12 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     async def _get(self, job: str) -> JobRecord:
         return await self._call(self.store.get, check_label(job, "job"))
 
-    async def _wish(self, job: str, event: Event, **allowed: bool) -> job_pb2.Job:
+    async def _check_kept(self, code_archive: str) -> None:
+        """A job may be given this code: it is kept, and stays so until the job is."""
+        if code_archive and not await self._call(self.codes.touch, code_archive):
+            raise missing(code_archive)
+
+    async def _wish(self, job: str, event: Event, **allowed: Any) -> job_pb2.Job:
         check_label(job, "job")
         record = await self._call(wish, self.store, job, event, now_s=self.clock.wall_s(), **allowed)
         self.on_change()
@@ -253,6 +279,10 @@ def _spec(text: str) -> JobSpec:
     if len(text) > MAX_SPEC_BYTES:
         raise InputError(f"the spec has {len(text):,} characters", fix=f"use at most {MAX_SPEC_BYTES:,}")
     return JobSpec.from_json(text)
+
+
+def _code_sha256(request: pb.CreateJobRequest | pb.ResumeJobRequest) -> str:
+    return check_name(request.code_sha256) if request.code_archive else ""
 
 
 def _request_id(text: str) -> str:

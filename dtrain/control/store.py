@@ -13,13 +13,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dtrain.errors import ConflictError, CorruptError, DtrainError, InternalError, NotFoundError, StorageError, UnavailableError
+from dtrain.errors import CorruptError, DtrainError, InternalError, NotFoundError, StorageError, UnavailableError
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import JobRecord
+from dtrain.job.protocols import JobRecord, check_same
 from dtrain.job.status import Happening, JobStatus, StoredEvent
 from dtrain.logs import printable
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _TABLES = sa.MetaData()
 _JOBS = sa.Table(
     "jobs",
@@ -40,6 +40,8 @@ _JOBS = sa.Table(
     sa.Column("skip_step", sa.Boolean, nullable=False),
     sa.Column("allow_gap", sa.Boolean, nullable=False),
     sa.Column("workers", sa.Integer, nullable=False),
+    sa.Column("code_archive", sa.String, nullable=False),
+    sa.Column("code_sha256", sa.String, nullable=False),
     sa.Column("request_id", sa.String, unique=True, nullable=False),
     sa.Column("created_at_s", sa.Float, nullable=False),
     sa.Column("updated_at_s", sa.Float, nullable=False),
@@ -56,8 +58,11 @@ _EVENTS = sa.Table(
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("message", sa.Text, nullable=False),
 )
-_LATER = ("skip_step", "workers", "allow_gap")
-"""Columns that jobs of earlier versions lack; all of them begin at 0."""
+_LATER = {
+    **dict.fromkeys(("skip_step", "workers", "allow_gap"), "INTEGER NOT NULL DEFAULT 0"),
+    **dict.fromkeys(("code_archive", "code_sha256"), "VARCHAR NOT NULL DEFAULT ''"),
+}
+"""Columns that jobs of earlier versions lack, and what they begin with."""
 _TERMINAL = [state.value for state in State if state.is_terminal]
 
 
@@ -102,9 +107,9 @@ class SqlJobStore:
         with self._write() as db:
             row = db.execute(sa.select(_JOBS).where(_JOBS.c.request_id == record.request_id)).first()
             if row is not None:
-                if row.spec_json != record.spec_json:
-                    raise ConflictError(f"request id {record.request_id!r} was used for another spec", fix="make a fresh one")
-                return _record(row)
+                kept = _record(row)
+                check_same(kept, record)
+                return kept
             if db.execute(sa.select(_JOBS.c.job_id).where(_JOBS.c.job_id == record.job_id)).first():
                 raise UnavailableError(f"the job id {record.job_id} is taken", fix="submit again")
             new = _storable(replace(record, version=1))
@@ -192,9 +197,9 @@ def _begin(db: sa.Connection) -> None:
 def _upgrade(db: sa.Connection) -> None:
     """The table of an earlier version has the columns of this one. By what is there, not by its number: some say 3 and lack them."""
     there = {row.name for row in db.exec_driver_sql("PRAGMA table_info(jobs)")}
-    for name in _LATER:
+    for name, kind in _LATER.items():
         if there and name not in there:
-            db.exec_driver_sql(f"ALTER TABLE jobs ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
+            db.exec_driver_sql(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
 
 
 def _storable(record: JobRecord) -> JobRecord:

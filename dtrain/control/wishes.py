@@ -24,8 +24,19 @@ def wish(
     accept_code_change: bool = False,
     skip_step: bool = False,
     allow_gap: bool = False,
+    code: tuple[str, str] = ("", ""),
 ) -> JobRecord:
     """The job, with the user's wish kept durably; unchanged if the wish is fulfilled already.
+
+    Args:
+        store: of the job.
+        job: its id or name.
+        event: what is wished.
+        now_s: wall time.
+        accept_code_change: to the next start, as the two that follow.
+        skip_step: see `JobRecord`.
+        allow_gap: see `JobRecord`.
+        code: archive and digest of what a resumed job goes on with; empty for the code that it has.
 
     Raises:
         NotFoundError: there is no such job.
@@ -36,10 +47,14 @@ def wish(
 
     def change(record: JobRecord) -> Judgement:
         if next_state(record.state, event) is record.state:
-            lost = [name for name, is_given in allowances.items() if is_given and not getattr(record, name)]
+            lost = [
+                f"--{name.replace('_', '-')}" for name, is_given in allowances.items() if is_given and not getattr(record, name)
+            ]
+            if code[0] not in ("", record.code_archive):
+                lost.append("other code")
             if lost:
                 raise StateError(
-                    f"the job is {record.state.value} already: --{lost[0].replace('_', '-')} is for its next start",
+                    f"the job is {record.state.value} already: {lost[0]} is for its next start",
                     fix="suspend it, and resume it with that",
                 )
             return Judgement(record)
@@ -47,6 +62,8 @@ def wish(
         if event is not Event.RESUME:
             return told
         allowed = replace(told.record, accept_code_change=accept_code_change, skip_step=skip_step, allow_gap=allow_gap)
+        if code[0]:
+            allowed = replace(allowed, code_archive=code[0], code_sha256=code[1])
         return Judgement(allowed, told.happenings)
 
     return _change(store, job, change)

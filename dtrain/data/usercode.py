@@ -26,7 +26,7 @@ def load(name: str, *, code: str) -> object:
     """
     module_name, _, inner_name = name.replace(":", ".").rpartition(".")
     if code and not Path(code).is_dir():
-        raise TaskError(f"the code folder {code} does not exist here", fix="name a folder that every worker can read")
+        raise TaskError(f"the code folder {code} does not exist here", fix="name one that does: in `code`, or with --code")
     if code:
         sys.path[:] = [code, *(place for place in sys.path if place != code)]
     try:

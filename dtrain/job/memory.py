@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
-from dtrain.errors import ConflictError, NotFoundError, UnavailableError
+from dtrain.errors import NotFoundError, UnavailableError
 from dtrain.job.lifecycle import State
-from dtrain.job.protocols import JobRecord, Resources
+from dtrain.job.protocols import JobRecord, Resources, check_same
 from dtrain.job.status import Happening, JobStatus, Observation, Outcome, StoredEvent
 
 
@@ -25,10 +25,7 @@ class MemoryJobStore:
         with self._lock:
             for other in self._records.values():
                 if other.request_id == record.request_id:
-                    if other.spec_json != record.spec_json:
-                        raise ConflictError(
-                            f"request id {record.request_id!r} was used for another spec", fix="make a fresh one"
-                        )
+                    check_same(other, record)
                     return other
             if record.job_id in self._records:
                 raise UnavailableError(f"the job id {record.job_id} is taken", fix="submit again")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dtrain.errors import ConflictError
 from dtrain.job.lifecycle import State
 from dtrain.job.status import Happening, Observation, StoredEvent
 from dtrain.job.view import Job
@@ -48,6 +49,13 @@ class JobRecord(Job):
     version: int = 0
 
 
+def check_same(kept: JobRecord, asked: JobRecord) -> None:
+    """Raise `ConflictError` where the request that made `kept` came again for something else."""
+    for what, name in (("spec", "spec_json"), ("code", "code_archive")):
+        if getattr(kept, name) != getattr(asked, name):
+            raise ConflictError(f"request id {kept.request_id!r} was used for another {what}", fix="make a fresh one")
+
+
 class JobStore(Protocol):
     """Where jobs are kept. Every write is one transaction, durable when the call returns, or changes nothing.
 
@@ -57,10 +65,10 @@ class JobStore(Protocol):
     """
 
     def create(self, record: JobRecord, happenings: Sequence[Happening] = ()) -> JobRecord:
-        """Keep a new job and its first events. The same `request_id` with the same spec answers the job that exists.
+        """Keep a new job and its first events. The same `request_id` with the same spec and code answers the job that exists.
 
         Raises:
-            ConflictError: the same `request_id` came with another spec.
+            ConflictError: the same `request_id` came with another spec, or other code.
             UnavailableError: the job id is taken; a fresh one will do.
         """
         ...

@@ -29,6 +29,10 @@ class Job:
     incarnation: int = 0
     """Of the coordinator that was last launched, or is about to be; recorded before acting."""
     status: JobStatus = field(default_factory=JobStatus)
+    code_archive: str = ""
+    """sha256 of the archive of its code, in hex; empty where it has none, or its processes read the folder in the spec."""
+    code_sha256: str = ""
+    """`digest_code` of that archive's files, as who sent it said."""
 
 
 @dataclass(frozen=True, slots=True)

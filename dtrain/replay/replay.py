@@ -15,7 +15,7 @@ import torch
 
 from dtrain.checkpoint.manifest import Blob, Manifest
 from dtrain.checkpoint.store import CheckpointStore
-from dtrain.code.digest import digest_of
+from dtrain.code.digest import is_digest_of
 from dtrain.data.schema import Schema, check_same
 from dtrain.errors import CorruptError, DriftError, InputError
 from dtrain.rank import Rank
@@ -131,7 +131,8 @@ def replay(
     check_same(last.schema, rank.schema, checkpoint=last.name)
     for stop in stops[1:]:
         _check_numerics(rank, stop)
-    code_sha256 = digest_of(spec.code)
+    digests = {stop.code_sha256 for stop in stops[1:]}
+    is_same_code = all(is_digest_of(digest, spec.code) for digest in digests)
     rank.load(blob=first.blob, progress=first.progress)
     runner = _Runner(store, source, rank, Schema(last.schema), first, last, on_progress)
     compared = [stop for stop in stops[1:] if runner.go_to(stop)]
@@ -146,7 +147,7 @@ def replay(
         difference=max((value for _, value in runner.differences), default=0.0),
         first_difference=different[0] if different else "",
         longest_window=max((b.progress.step - a.progress.step for a, b in pairwise([first, *compared])), default=0),
-        is_same_code=all(stop.code_sha256 == code_sha256 for stop in stops[1:]),
+        is_same_code=is_same_code,
         seconds=time.monotonic() - began_s,
         audit=audit(
             store,

@@ -24,6 +24,7 @@ from dtrain.policy.poison import Deaths
 from dtrain.policy.verdict import verdict_of
 from dtrain.runtime.attempt import AttemptRun
 from dtrain.runtime.crew import Crew, TrainerHandle
+from dtrain.runtime.delivery import Delivery, with_code_here
 from dtrain.runtime.ledger import Ledger
 from dtrain.runtime.messages import PlanBatch
 from dtrain.runtime.reading import Readers
@@ -60,6 +61,7 @@ class Orders:
     skip_poison: bool = False
     allow_gap: bool = False
     is_metrics_on_node: bool = False
+    code_archive: str = ""
 
 
 class _StoppedError(Exception):
@@ -69,11 +71,14 @@ class _StoppedError(Exception):
 class Coordinator:
     """One incarnation. Every method runs on one event loop."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, archive: bytes = b"") -> None:
         folder = Path(orders.logs) / orders.job_id
         logs.configure(file=folder / f"coordinator-{orders.incarnation}.jsonl")
         self._log = logs.logger(role="coordinator", pid=os.getpid(), incarnation=orders.incarnation)
         self._orders = orders
+        self._archive = archive
+        self._delivery: Delivery | None = None
+        self._code: str | None = None
         self._spec: JobSpec
         self._place: str
         self._store: CheckpointStore
@@ -192,6 +197,7 @@ class Coordinator:
     async def _run(self) -> None:
         try:
             self._open()
+            await self._unpack()
             self._outcome = await self._try_attempts()
         except _StoppedError:
             self._outcome = Outcome.STOPPED  # while it waited: nothing is trained beyond the last checkpoint
@@ -217,6 +223,13 @@ class Coordinator:
         self._spec = JobSpec.from_json(self._orders.spec_json)
         self._place = self._spec.checkpoint.place_of(self._orders.job_id)
         self._store = open_store(self._place)
+
+    async def _unpack(self) -> None:
+        """The job's code is in a folder here, for its digest: none of it is imported. The others can fetch it."""
+        if self._orders.code_archive:
+            self._delivery = Delivery.of(self._orders.code_archive, self._archive)
+            self._archive = b""
+            self._code = (await asyncio.to_thread(with_code_here, self._spec, self._delivery)).code
 
     async def _try_attempts(self) -> Outcome:
         if self._orders.skip_poison:
@@ -266,12 +279,13 @@ class Coordinator:
             on_leaving=lambda member: self._tracker.happened("member", f"{member} was asked to end, and hands over"),
             on_ready=self._ready,
             on_failed=lambda error: self._tracker.happened("member", f"no trainer can be started: {error}"),
+            delivery=self._delivery,
         )
         await self._crew.find()
         if not self._crew.ready:  # those who are go on, also where a host was lost and there is no room for all
             self._message = "waiting for the cluster's resources"
             await self._wait_for_room(groups[0], self._crew)
-        self._readers = Readers(self._spec, logs=self._logs, tracker=self._tracker, clock=self._clock)
+        self._readers = Readers(self._spec, logs=self._logs, tracker=self._tracker, clock=self._clock, delivery=self._delivery)
         self._message = "starting trainers"
         self._crew.fill()
         if not await asyncio.to_thread(self._store.history):
@@ -320,6 +334,7 @@ class Coordinator:
             incarnation=self._orders.incarnation,
             accept_code_change=self._accept_code_change,
             clock=self._clock,
+            code=self._code,
         )
         for note in ledger.notes:
             self._tracker.happened("checkpoint", note)

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from dtrain.clock import Clock
 from dtrain.code.digest import check_code
 from dtrain.errors import DtrainError, InternalError
+from dtrain.runtime.delivery import Delivery
 from dtrain.runtime.messages import Introduction
 from dtrain.runtime.pulse import PulseListener
 from dtrain.runtime.room import give_back, group_name, has_lost_room, reserve, reserve_free
@@ -78,6 +79,7 @@ class Crew:
         on_leaving: called with each trainer that was asked to end and hands over first.
         on_ready: called when a trainer that was started is ready, or cannot be.
         on_failed: called with why none can be started.
+        delivery: of the job's code.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Crew:
         on_leaving: Callable[[TrainerHandle], None],
         on_ready: Callable[[], None],
         on_failed: Callable[[DtrainError], None],
+        delivery: Delivery | None = None,
     ) -> None:
         self._spec = spec
         self._job_id = job_id
@@ -103,6 +106,7 @@ class Crew:
         self._place = place
         self._logs = logs
         self._coordinator = coordinator
+        self._delivery = delivery
         self._groups = list(groups)
         self._booking = asyncio.Lock()
         self._on_lost = on_lost
@@ -137,7 +141,7 @@ class Crew:
         serial = next(self._serials)
         try:
             introduction = await asyncio.wait_for(
-                settled(actor.introduce.remote(self.pulses.terms(serial), self._coordinator)), _ANSWER_S
+                settled(actor.introduce.remote(self.pulses.terms(serial), self._coordinator, self._delivery)), _ANSWER_S
             )
         except (RayActorError, TimeoutError, DtrainError):
             self._end(actor)
@@ -224,7 +228,7 @@ class Crew:
         try:
             actor = await asyncio.to_thread(self._new_actor(group))  # it asks Ray's head, which may be out of reach for a while
             speaking = self._tasks.run(_speak(actor))
-            introduction = await settled(actor.introduce.remote(self.pulses.terms(serial), self._coordinator))
+            introduction = await settled(actor.introduce.remote(self.pulses.terms(serial), self._coordinator, self._delivery))
             if self._code_sha256 is not None:
                 check_code(introduction.code_sha256, wanted=self._code_sha256, who=f"a new trainer on {introduction.node}")
         except RayActorError as error:

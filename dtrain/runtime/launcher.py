@@ -10,6 +10,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 
+from dtrain.code.memory import MemoryCodeStore
+from dtrain.code.store import CodeStore
 from dtrain.errors import UnavailableError
 from dtrain.job.protocols import JobRecord, Resources
 from dtrain.job.status import Observation
@@ -27,15 +29,17 @@ class RayLauncher:
 
     Args:
         logs: folder in which each job gets one for its logs.
+        codes: where the code is that jobs were submitted with.
         is_metrics_on_node: jobs answer /metrics at their node's address, where others may read it; else on loopback.
     """
 
-    def __init__(self, *, logs: Path, is_metrics_on_node: bool = False) -> None:
+    def __init__(self, *, logs: Path, codes: CodeStore | None = None, is_metrics_on_node: bool = False) -> None:
         self._logs = logs
+        self._codes = codes or MemoryCodeStore()
         self._is_metrics_on_node = is_metrics_on_node
 
     @classmethod
-    def connect(cls, address: str, *, logs: Path, is_metrics_on_node: bool = False) -> RayLauncher:
+    def connect(cls, address: str, *, logs: Path, codes: CodeStore, is_metrics_on_node: bool = False) -> RayLauncher:
         """A launcher on the cluster at `address` (host:port of its head), which must be named: Ray joins any that it finds.
 
         Raises:
@@ -45,7 +49,7 @@ class RayLauncher:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UnavailableError(f"no Ray cluster answers at {address}: {error}", fix="start it with `dtrain up`") from error
-        return cls(logs=logs, is_metrics_on_node=is_metrics_on_node)
+        return cls(logs=logs, codes=codes, is_metrics_on_node=is_metrics_on_node)
 
     def capacity(self) -> Resources:
         """What the cluster has in all."""
@@ -54,11 +58,17 @@ class RayLauncher:
         return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
 
     def launch(self, record: JobRecord) -> None:
-        """The coordinator of (job, incarnation) is there and runs."""
-        with _cluster_errors():
-            self._launch(record)
+        """The coordinator of (job, incarnation) is there and runs. It has the job's code, because it may outlive this process.
 
-    def _launch(self, record: JobRecord) -> None:
+        Raises:
+            NotFoundError: the code is not kept.
+            CorruptError: it is not what was sent.
+        """
+        archive = self._codes.read(record.code_archive) if record.code_archive else b""
+        with _cluster_errors():
+            self._launch(record, archive)
+
+    def _launch(self, record: JobRecord, archive: bytes) -> None:
         spec = JobSpec.from_json(record.spec_json)
         workers = record.workers or spec.workers.max
         _reserve(record.job_id, spec, workers=workers)
@@ -72,6 +82,7 @@ class RayLauncher:
             skip_poison=record.skip_step,
             allow_gap=record.allow_gap,
             is_metrics_on_node=self._is_metrics_on_node,
+            code_archive=record.code_archive,
         )
         coordinator = (
             ray.remote(Coordinator)
@@ -85,7 +96,7 @@ class RayLauncher:
                 label_selector=FOR_JOBS,
                 max_concurrency=10_000,
             )
-            .remote(orders)
+            .remote(orders, archive)
         )
         coordinator.start.remote()
 

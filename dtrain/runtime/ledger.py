@@ -11,7 +11,7 @@ from dtrain.checkpoint.commit import commit
 from dtrain.checkpoint.manifest import Manifest, Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import Clock
-from dtrain.code.digest import digest_of
+from dtrain.code.digest import digest_of, is_digest_of
 from dtrain.errors import DriftError, SpecError
 from dtrain.spec.drift import differing
 from dtrain.spec.job import JobSpec
@@ -64,8 +64,18 @@ class Ledger:
         incarnation: int,
         accept_code_change: bool,
         clock: Clock,
+        code: str | None = None,
     ) -> Ledger:
         """Claim the job's next attempt: every older one can write nothing that counts from now on.
+
+        Args:
+            store: the job's checkpoint store.
+            spec: the job.
+            job_id: its id.
+            incarnation: of the coordinator.
+            accept_code_change: other code than the checkpoint's is no reason to stop.
+            clock: for the time that manifests are written.
+            code: the folder of its code here, if it is not that of the spec.
 
         Raises:
             FencedError: a higher incarnation was faster.
@@ -74,10 +84,11 @@ class Ledger:
             StorageError: the store cannot be read or written.
         """
         notes: list[str] = []
-        code_sha256 = digest_of(spec.code)
+        folder = spec.code if code is None else code
+        code_sha256 = digest_of(folder)
         attempt = claim(store, incarnation=incarnation, on_skip=notes.append)
         parent = attempt.parent
-        if parent is not None and parent.code_sha256 != code_sha256:
+        if parent is not None and not is_digest_of(parent.code_sha256, folder):
             change = f"code changed from {parent.code_sha256[:12]} to {code_sha256[:12]} behind checkpoint {parent.name}"
             if not accept_code_change:
                 raise DriftError(change, fix="restore the code, or resume with --accept-code-change")

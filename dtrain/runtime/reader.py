@@ -19,6 +19,7 @@ from dtrain.data.decode import joined
 from dtrain.data.schema import Schema
 from dtrain.errors import DtrainError
 from dtrain.policy.blocking import Size
+from dtrain.runtime.delivery import Delivery, with_code_here
 from dtrain.runtime.gatherer import Gatherer
 from dtrain.runtime.messages import Beginning, Following, ReadReport
 from dtrain.spec.formats import RawFormat
@@ -39,15 +40,15 @@ class Reader:
     Args:
         spec_json: the job's spec.
         log_file: where to log.
+        delivery: of the job's code; None where that is a folder which all hosts can read.
     """
 
-    def __init__(self, spec_json: str, log_file: str) -> None:
+    def __init__(self, spec_json: str, log_file: str, delivery: Delivery | None = None) -> None:
         logs.configure(file=Path(log_file))
         collect_seldom()
         self._log = logs.logger(role="reader", pid=os.getpid())
         self._spec = JobSpec.from_json(spec_json)
-        if self._spec.code:
-            sys.path.insert(0, self._spec.code)  # for a decoder of the user's; nothing of it is imported here otherwise
+        self._delivery = delivery
         self._gatherer: Gatherer | None = None
         self._schema: Schema | None = None
         self._epoch = 0
@@ -57,7 +58,10 @@ class Reader:
     @cached_property
     def _source(self) -> Source:
         """Made by the first call that needs it: what is wrong with it is that call's error, not a dead actor."""
+        self._spec = with_code_here(self._spec, self._delivery)
         self._code_sha256 = digest_of(self._spec.code)  # before any of it is imported
+        if self._spec.code:
+            sys.path.insert(0, self._spec.code)  # for a decoder of the user's; nothing of it is imported here otherwise
         return open_source(self._spec)
 
     def pid(self) -> int:

@@ -18,6 +18,7 @@ from dtrain.clock import Clock
 from dtrain.errors import DtrainError, UnavailableError
 from dtrain.policy.assignment import ReaderCount, assign
 from dtrain.runtime.crew import cause_of, settled
+from dtrain.runtime.delivery import Delivery
 from dtrain.runtime.intake import Intake, Reading
 from dtrain.runtime.messages import Beginning
 from dtrain.runtime.reader import Reader
@@ -44,10 +45,12 @@ class Readers:
         logs: folder of the job's logs.
         tracker: told of lag and of lost readers.
         clock: for rates, and the time at which blocks came.
+        delivery: of the job's code.
     """
 
-    def __init__(self, spec: JobSpec, *, logs: Path, tracker: Tracker, clock: Clock) -> None:
+    def __init__(self, spec: JobSpec, *, logs: Path, tracker: Tracker, clock: Clock, delivery: Delivery | None = None) -> None:
         self._spec = spec
+        self._delivery = delivery
         self._logs = logs
         self._tracker = tracker
         self._clock = clock
@@ -217,7 +220,7 @@ class Readers:
         log_file = self._logs / f"reader-{self._num_started}.jsonl"
         beside_us = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         actor = ray.remote(Reader).options(num_cpus=0, max_restarts=0, scheduling_strategy=beside_us)
-        process: Any = actor.remote(self._spec.to_json(), str(log_file))
+        process: Any = actor.remote(self._spec.to_json(), str(log_file), self._delivery)
         if self._identity is not None:
             process.recall.remote(self._identity)
         self._intakes[self._num_started] = Intake(

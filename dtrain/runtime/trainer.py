@@ -23,6 +23,7 @@ from dtrain.code.digest import digest_of
 from dtrain.errors import FencedError, InternalError, UnavailableError
 from dtrain.policy.election import Standing
 from dtrain.policy.lease import Phase
+from dtrain.runtime.delivery import Delivery, with_code_here
 from dtrain.runtime.messages import Answer, Assignment, Introduction
 from dtrain.runtime.pulse import Beat, Pulse, PulseTerms
 from dtrain.spec.job import JobSpec
@@ -72,12 +73,13 @@ class Trainer:
         signal.signal(signal.SIGTERM, self._announce_leave)
         threading.Thread(target=self._end_when_orphaned, name="orphan-watch", daemon=True).start()
 
-    def introduce(self, terms: PulseTerms, coordinator: Any) -> Introduction:
+    def introduce(self, terms: PulseTerms, coordinator: Any, delivery: Delivery | None = None) -> Introduction:
         """Build the task's model, unless that was done, give signs of life from now on, and say who this is. Raises `TaskError`.
 
         Args:
             terms: of the signs of life.
             coordinator: whose generations this is to be part of. Given now: a first handle of an actor takes Ray a third of a second.
+            delivery: of the job's code; None where that is a folder which all hosts can read.
         """
         from dtrain.rank import Rank
         from dtrain.train.group import Rendezvous
@@ -85,8 +87,9 @@ class Trainer:
         self.hear()
         self._coordinator = coordinator
         if self._rank is None:
-            self._code_sha256 = digest_of(self._spec.code)  # before any of it is imported
-            self._rank = Rank(self._spec, self._store)
+            spec = with_code_here(self._spec, delivery)
+            self._code_sha256 = digest_of(spec.code)  # before any of it is imported
+            self._rank = Rank(spec, self._store)
         if self._rendezvous is None:
             self._rendezvous = Rendezvous(_address())
             _warm_up(self._rendezvous)

@@ -460,7 +460,8 @@ class JobSpec(Section):
     name: str = Field(pattern=NAME_PATTERN, description="a-z, 0-9 and '-', at most 56; the job's id begins with it.")
     task: str = Field(pattern=TASK_PATTERN, description="module:Class in `code`, or of an installed package.")
     code: str = Field(
-        "", description="Folder of the task's module, from the job file's folder; readable where the workers run."
+        "",
+        description="Folder of the task's module, from the job file's folder. It is sent when the job is submitted; see docs/code.md.",
     )
     params: dict[str, JsonValue] = Field(
         default_factory=dict, description="Whatever the task wants to know; handed to its methods."

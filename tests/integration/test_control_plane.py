@@ -306,7 +306,7 @@ def _methods(connection: Connection) -> list[str]:
 @pytest.mark.parametrize("token", [None, "", "wrong", "Bearer", "prefix"])
 def test_every_call_but_health_needs_the_token(shared: Connection, token: str | None) -> None:
     methods = _methods(shared)
-    assert len([name for name in methods if "dtrain.v1.JobService" in name]) == 11
+    assert len([name for name in methods if "dtrain.v1.JobService" in name]) == 13
     assert len([name for name in methods if "ServerReflection" in name]) == 1
     given = shared.token()[:-1] if token == "prefix" else token
     metadata = None if given is None else (("authorization", f"Bearer {given}"),)

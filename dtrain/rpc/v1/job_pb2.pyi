@@ -159,7 +159,7 @@ class JobStatus(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., generation: _Optional[int] = ..., world_size: _Optional[int] = ..., plan_number: _Optional[int] = ..., step: _Optional[int] = ..., rows_trained: _Optional[int] = ..., rows_rejected: _Optional[int] = ..., rejects: _Optional[_Mapping[str, int]] = ..., rows_skipped: _Optional[int] = ..., rows_filtered: _Optional[int] = ..., rows_duplicate: _Optional[int] = ..., rows_held_out: _Optional[int] = ..., offsets_skipped: _Optional[int] = ..., waits_for: _Optional[_Iterable[str]] = ..., rows_per_s: _Optional[float] = ..., loss: _Optional[float] = ..., scores: _Optional[_Mapping[str, float]] = ..., total_loss: _Optional[float] = ..., total_scores: _Optional[_Mapping[str, float]] = ..., held_out_loss: _Optional[float] = ..., held_out_scores: _Optional[_Mapping[str, float]] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ..., lag_rows: _Optional[int] = ..., lag_s: _Optional[float] = ..., freshness_s: _Optional[float] = ..., num_recoveries: _Optional[int] = ..., last_recovery_s: _Optional[float] = ..., last_checkpoint: _Optional[str] = ..., last_checkpoint_at_s: _Optional[float] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., metrics_port: _Optional[int] = ..., updated_at_s: _Optional[float] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "name", "state", "reason", "message", "spec_json", "created_at_s", "updated_at_s", "incarnation", "status")
+    __slots__ = ("job_id", "name", "state", "reason", "message", "spec_json", "created_at_s", "updated_at_s", "incarnation", "status", "code_archive", "code_sha256")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +170,8 @@ class Job(_message.Message):
     UPDATED_AT_S_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    CODE_ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    CODE_SHA256_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     name: str
     state: JobState
@@ -180,7 +182,9 @@ class Job(_message.Message):
     updated_at_s: float
     incarnation: int
     status: JobStatus
-    def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., spec_json: _Optional[str] = ..., created_at_s: _Optional[float] = ..., updated_at_s: _Optional[float] = ..., incarnation: _Optional[int] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ...) -> None: ...
+    code_archive: str
+    code_sha256: str
+    def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., spec_json: _Optional[str] = ..., created_at_s: _Optional[float] = ..., updated_at_s: _Optional[float] = ..., incarnation: _Optional[int] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., code_archive: _Optional[str] = ..., code_sha256: _Optional[str] = ...) -> None: ...
 
 class JobEvent(_message.Message):
     __slots__ = ("number", "at_s", "kind", "message")

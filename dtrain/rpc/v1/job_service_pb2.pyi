@@ -8,12 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateJobRequest(_message.Message):
-    __slots__ = ("request_id", "spec_json")
+    __slots__ = ("request_id", "spec_json", "code_archive", "code_sha256")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
+    CODE_ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    CODE_SHA256_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     spec_json: str
-    def __init__(self, request_id: _Optional[str] = ..., spec_json: _Optional[str] = ...) -> None: ...
+    code_archive: str
+    code_sha256: str
+    def __init__(self, request_id: _Optional[str] = ..., spec_json: _Optional[str] = ..., code_archive: _Optional[str] = ..., code_sha256: _Optional[str] = ...) -> None: ...
 
 class CreateJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -80,16 +84,20 @@ class SuspendJobResponse(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
 
 class ResumeJobRequest(_message.Message):
-    __slots__ = ("job", "accept_code_change", "skip_step", "allow_gap")
+    __slots__ = ("job", "accept_code_change", "skip_step", "allow_gap", "code_archive", "code_sha256")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_CODE_CHANGE_FIELD_NUMBER: _ClassVar[int]
     SKIP_STEP_FIELD_NUMBER: _ClassVar[int]
     ALLOW_GAP_FIELD_NUMBER: _ClassVar[int]
+    CODE_ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    CODE_SHA256_FIELD_NUMBER: _ClassVar[int]
     job: str
     accept_code_change: bool
     skip_step: bool
     allow_gap: bool
-    def __init__(self, job: _Optional[str] = ..., accept_code_change: _Optional[bool] = ..., skip_step: _Optional[bool] = ..., allow_gap: _Optional[bool] = ...) -> None: ...
+    code_archive: str
+    code_sha256: str
+    def __init__(self, job: _Optional[str] = ..., accept_code_change: _Optional[bool] = ..., skip_step: _Optional[bool] = ..., allow_gap: _Optional[bool] = ..., code_archive: _Optional[str] = ..., code_sha256: _Optional[str] = ...) -> None: ...
 
 class ResumeJobResponse(_message.Message):
     __slots__ = ("job",)
@@ -150,6 +158,32 @@ class StreamLogsResponse(_message.Message):
     LINES_FIELD_NUMBER: _ClassVar[int]
     lines: _containers.RepeatedCompositeFieldContainer[_job_pb2.LogLine]
     def __init__(self, lines: _Optional[_Iterable[_Union[_job_pb2.LogLine, _Mapping]]] = ...) -> None: ...
+
+class GetCodeRequest(_message.Message):
+    __slots__ = ("code_archive",)
+    CODE_ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    code_archive: str
+    def __init__(self, code_archive: _Optional[str] = ...) -> None: ...
+
+class GetCodeResponse(_message.Message):
+    __slots__ = ("is_kept",)
+    IS_KEPT_FIELD_NUMBER: _ClassVar[int]
+    is_kept: bool
+    def __init__(self, is_kept: _Optional[bool] = ...) -> None: ...
+
+class UploadCodeRequest(_message.Message):
+    __slots__ = ("code_archive", "num_bytes", "chunk")
+    CODE_ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    code_archive: str
+    num_bytes: int
+    chunk: bytes
+    def __init__(self, code_archive: _Optional[str] = ..., num_bytes: _Optional[int] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class UploadCodeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

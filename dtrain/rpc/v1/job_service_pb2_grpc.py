@@ -89,6 +89,16 @@ class JobServiceStub:
                 request_serializer=dtrain_dot_v1_dot_job__service__pb2.StreamLogsRequest.SerializeToString,
                 response_deserializer=dtrain_dot_v1_dot_job__service__pb2.StreamLogsResponse.FromString,
                 _registered_method=True)
+        self.GetCode = channel.unary_unary(
+                '/dtrain.v1.JobService/GetCode',
+                request_serializer=dtrain_dot_v1_dot_job__service__pb2.GetCodeRequest.SerializeToString,
+                response_deserializer=dtrain_dot_v1_dot_job__service__pb2.GetCodeResponse.FromString,
+                _registered_method=True)
+        self.UploadCode = channel.stream_unary(
+                '/dtrain.v1.JobService/UploadCode',
+                request_serializer=dtrain_dot_v1_dot_job__service__pb2.UploadCodeRequest.SerializeToString,
+                response_deserializer=dtrain_dot_v1_dot_job__service__pb2.UploadCodeResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/dtrain.v1.JobService/GetServerInfo',
                 request_serializer=dtrain_dot_v1_dot_job__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -174,6 +184,20 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCode(self, request, context):
+        """Whether an archive of code is kept; if it is, it stays for some minutes more, so that a job can be made of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadCode(self, request_iterator, context):
+        """Keeps an archive of code, durably, until no job that may still run refers to it. Again with the same one changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """What answers here.
         """
@@ -233,6 +257,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.StreamLogs,
                     request_deserializer=dtrain_dot_v1_dot_job__service__pb2.StreamLogsRequest.FromString,
                     response_serializer=dtrain_dot_v1_dot_job__service__pb2.StreamLogsResponse.SerializeToString,
+            ),
+            'GetCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCode,
+                    request_deserializer=dtrain_dot_v1_dot_job__service__pb2.GetCodeRequest.FromString,
+                    response_serializer=dtrain_dot_v1_dot_job__service__pb2.GetCodeResponse.SerializeToString,
+            ),
+            'UploadCode': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadCode,
+                    request_deserializer=dtrain_dot_v1_dot_job__service__pb2.UploadCodeRequest.FromString,
+                    response_serializer=dtrain_dot_v1_dot_job__service__pb2.UploadCodeResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -515,6 +549,60 @@ class JobService:
             '/dtrain.v1.JobService/StreamLogs',
             dtrain_dot_v1_dot_job__service__pb2.StreamLogsRequest.SerializeToString,
             dtrain_dot_v1_dot_job__service__pb2.StreamLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtrain.v1.JobService/GetCode',
+            dtrain_dot_v1_dot_job__service__pb2.GetCodeRequest.SerializeToString,
+            dtrain_dot_v1_dot_job__service__pb2.GetCodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadCode(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/dtrain.v1.JobService/UploadCode',
+            dtrain_dot_v1_dot_job__service__pb2.UploadCodeRequest.SerializeToString,
+            dtrain_dot_v1_dot_job__service__pb2.UploadCodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

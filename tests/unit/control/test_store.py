@@ -133,11 +133,12 @@ def test_store_of_an_earlier_version_is_brought_up_to_date(
         with closing(SqlJobStore.open(path)) as store:
             old = store.get("old")
             assert (old.incarnation, old.accept_code_change, old.skip_step, old.workers) == (3, True, bool(later), workers)
-            assert old.allow_gap is False
+            assert (old.allow_gap, old.code_archive, old.code_sha256) == (False, "", "")  # its folder is read, as it was
             assert store.unsettled()[0] == old
             assert store.swap(old, replace(old, message="changed")) is not None
     with closing(SqlJobStore.open(path)) as store:
-        assert store.create(RECORD).allow_gap is False
+        kept = store.create(replace(RECORD, code_archive="a" * 64))
+        assert (kept.allow_gap, store.get(kept.job_id).code_archive) == (False, "a" * 64)
 
 
 def test_words_of_user_code_that_are_no_characters_are_kept_as_far_as_they_go(store: SqlJobStore) -> None:

@@ -1,0 +1,60 @@
+"""A job's code on its way from its coordinator to the hosts where it runs: through Ray, by digest, unpacked once a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dtrain.code.cache import host_cache
+from dtrain.errors import UnavailableError
+from dtrain.spec.job import JobSpec
+
+_FETCH_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a process needs to have the job's code; small, whatever the code is.
+
+    Args:
+        sha256: of the archive.
+        archive: a reference to its bytes, in a tuple, so that Ray does not fetch them for a process whose host has the code already.
+    """
+
+    sha256: str
+    archive: tuple[Any]
+
+    @classmethod
+    def of(cls, sha256: str, archive: bytes) -> Delivery:
+        """It can be fetched for as long as this process lives."""
+        return cls(sha256, (ray.put(archive),))
+
+    def fetch(self) -> bytes:
+        """The archive.
+
+        Raises:
+            UnavailableError: the coordinator that offered it is gone, or out of reach.
+        """
+        try:
+            archive: bytes = ray.get(self.archive[0], timeout=_FETCH_S)
+        except RayError as error:
+            raise UnavailableError(f"the job's code could not be fetched: {str(error).splitlines()[0][:200]}") from error
+        return archive
+
+
+def with_code_here(spec: JobSpec, delivery: Delivery | None) -> JobSpec:
+    """`spec` with the folder of its code on this host; as it is, where the job's processes read the user's folder themselves.
+
+    Blocking: for as long as the archive needs to come.
+
+    Raises:
+        UnavailableError: as `Delivery.fetch`.
+        CorruptError: the code here, or what came, is not what was sent.
+        StorageError: this host has no room for it.
+    """
+    if delivery is None:
+        return spec
+    return spec.model_copy(update={"code": str(host_cache().folder_of(delivery.sha256, delivery.fetch))})
