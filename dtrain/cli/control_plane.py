@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from dtrain import logs
@@ -28,6 +31,7 @@ def main(words: list[str]) -> int:
         token_file=asked.token_file,
         is_job_metrics_on_node=asked.job_metrics == "node",
     )
+    ended = _watch(asked.node_pid) if asked.node_pid else threading.Event()
     try:
         codes = FolderCodeStore(settings.home / CODE)  # read only: the control plane writes to it
         launcher = RayLauncher.connect(
@@ -37,7 +41,23 @@ def main(words: list[str]) -> int:
     except DtrainError as error:
         sys.stderr.write(f"{error}\n")
         return exit_of(error.code)
+    if ended.is_set():
+        sys.stderr.write("the Ray node of this control plane has ended; start both again\n")
+        return Exit.UNAVAILABLE
     return Exit.OK
+
+
+def _watch(pid: int) -> threading.Event:
+    """This process ends as by SIGTERM when its child `pid` has ended; the event tells that from being told to."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        os.waitpid(pid, 0)
+        ended.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="node-watch", daemon=True).start()
+    return ended
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token-file", type=Path)
     parser.add_argument("--job-logs", type=Path)
     parser.add_argument("--job-metrics", choices=("loopback", "node"), default="loopback")
+    parser.add_argument("--node-pid", type=int, default=0)
     parser.add_argument("--log-to-terminal", action="store_true")
     return parser
 

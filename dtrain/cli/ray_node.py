@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dtrain.cli.ports import free_ports
-from dtrain.cli.ray_head import LOOPBACK, answers
-from dtrain.errors import UnavailableError
+from dtrain.cli.ray_head import answers
+from dtrain.errors import InputError, UnavailableError
 from dtrain.runtime.nodes import CONTROL_PLANE, ROLE_LABEL
 
 AUTO = "auto"
+_REFUSED = ("127.0.0.1", "localhost", "::1")
 _PAUSE_S = 0.5
 _START_S = 60.0
 _SMALLEST_STORE_BYTES = 80_000_000
@@ -36,7 +37,7 @@ class Node:
         role: a label that says what it is not to run; empty for none.
     """
 
-    node_ip: str = LOOPBACK
+    node_ip: str
     node_port: int = 0
     folder: str = ""
     cpus: int | None = None
@@ -48,15 +49,26 @@ class Node:
         """The same with an address in place of `auto`.
 
         Raises:
+            InputError: nobody could join at that address.
             UnavailableError: this host's name has none.
         """
-        if self.node_ip != AUTO:
-            return self
-        name = socket.gethostname()
-        try:
-            return replace(self, node_ip=socket.gethostbyname(name))
-        except OSError as error:
-            raise UnavailableError(f"the host's name {name} has no address", fix="name one with --node-ip") from error
+        if self.node_ip in _REFUSED:
+            reason = f"--node-ip {self.node_ip}: Ray takes that for an address which others reach"
+            raise InputError(reason, fix="write such an address, or auto; on one machine another of loopback's, as 127.0.0.2")
+        return replace(self, node_ip=own_address()) if self.node_ip == AUTO else self
+
+
+def own_address() -> str:
+    """The address of this host's name: in a container, its own.
+
+    Raises:
+        UnavailableError: it has none.
+    """
+    name = socket.gethostname()
+    try:
+        return socket.gethostbyname(name)
+    except OSError as error:
+        raise UnavailableError(f"the host's name {name} has no address", fix="name one with --node-ip") from error
 
 
 def head_command(node: Node, *, port: int) -> list[str]:
@@ -70,22 +82,27 @@ def worker_command(node: Node, *, head: str) -> list[str]:
     return _start(node, [], {"--address": head})
 
 
-def start_for_driver(node: Node, *, head: str, environment: Mapping[str, str]) -> None:
-    """A node without room for anything runs beside this process, which Ray's drivers need; it ends with this process.
+def start_for_driver(node: Node, *, head: str, environment: Mapping[str, str]) -> int:
+    """A node without room for anything runs beside this process, which Ray's drivers need; it ends with this process. Returns its pid.
 
     Raises:
         UnavailableError: it does not start.
     """
     port = node.node_port or free_ports(1)[0]
+    place = f"{node.node_ip}:{port}"
+    if answers(place):
+        raise UnavailableError(f"{place} is taken", fix="leave --node-port out, or name another")
     bare = replace(node, node_port=port, cpus=0, gpus=0, store_bytes=_SMALLEST_STORE_BYTES, role=CONTROL_PLANE)
     tied = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
     process = subprocess.Popen([*tied, *worker_command(bare, head=head)], env=dict(environment), stdin=subprocess.DEVNULL)
     deadline_s = time.monotonic() + _START_S
-    while not answers(f"{bare.node_ip}:{port}"):
+    while not answers(place):
         if process.poll() is not None or time.monotonic() >= deadline_s:
             process.terminate()
             raise UnavailableError(f"no Ray node started that joins {head}", fix="see above what Ray says")
         time.sleep(_PAUSE_S)
+    process.returncode = 0  # who this process becomes waits for it; or Python would warn that it still runs
+    return process.pid
 
 
 def await_head(address: str, *, patience_s: float) -> None:

@@ -19,11 +19,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from dtrain.client.client import Client
+from dtrain.client.health import is_serving
 from dtrain.errors import AuthError, ConflictError, InputError, NotFoundError, SpecError, StateError, UnavailableError
 from dtrain.job.lifecycle import State
 from dtrain.job.memory import MemoryLauncher
 from dtrain.job.protocols import JobRecord
-from dtrain.job.status import Outcome
+from dtrain.job.status import Member, Outcome
 from dtrain.rpc.connection import Connection
 from dtrain.rpc.v1 import job_service_pb2 as pb
 from tests.support.control_plane import a_control_plane, a_spec, eventually
@@ -384,3 +385,34 @@ def test_metrics_and_targets_are_served(client: Client, connection: Connection, 
     assert 'dtrain_jobs{state="RUNNING"} 1.0' in text
     assert 'dtrain_rpc_requests_total{code="OK",method="CreateJob"} 1.0' in text
     assert "dtrain_scheduler_cycle_seconds_bucket" in text
+
+
+def test_jobs_metrics_are_on_their_nodes_where_the_settings_say_so(tmp_path: Path, launcher: MemoryLauncher) -> None:
+    with a_control_plane(tmp_path, launcher, is_job_metrics_on_node=True) as connection, Client.from_home(tmp_path) as client:
+        job = running(client)
+        members = (Member("trainer", 0, 0, 2, "10.0.0.2", "training"), Member("coordinator", 1, -1, 1, "10.0.0.1", "running"))
+        coordinator = launcher.coordinators[job]
+        coordinator.status = replace(coordinator.status, metrics_port=12345, members=members)
+        eventually(lambda: client.get(job).status.metrics_port == 12345)
+
+        def targets() -> list[str]:
+            with urlopen(f"http://{connection.metrics_address}/sd") as answer:
+                return [target for entry in json.load(answer) for target in entry["targets"]]
+
+        eventually(lambda: targets() == ["10.0.0.1:12345"])
+
+
+def test_token_of_a_file_elsewhere_is_the_one_that_counts(tmp_path: Path, launcher: MemoryLauncher) -> None:
+    token_file = tmp_path / "mounted"
+    token_file.write_text("from-a-secret\n")
+    with a_control_plane(tmp_path / "home", launcher, token_file=token_file) as connection:
+        with Client(connection.address, token="from-a-secret") as client:
+            assert client.server_info().version
+        assert not (tmp_path / "home" / "token").exists()
+        assert Connection.load(tmp_path / "home").token() == "from-a-secret"
+
+
+def test_health_check_of_containers_asks_without_a_token(shared: Connection) -> None:
+    assert is_serving(shared.address)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert not is_serving(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2)

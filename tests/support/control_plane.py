@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dtrain.control.server import Settings, control_plane
 from dtrain.job.memory import MemoryLauncher
@@ -32,13 +33,14 @@ def a_spec(name: str = "flights", **workers: float) -> JobSpec:
 
 
 @contextmanager
-def a_control_plane(home: Path, launcher: Launcher, *, address: str = "127.0.0.1:0") -> Iterator[Connection]:
-    """A control plane on free ports, in a thread with its own event loop."""
+def a_control_plane(home: Path, launcher: Launcher, *, address: str = "127.0.0.1:0", **others: Any) -> Iterator[Connection]:
+    """A control plane on free ports, in a thread with its own event loop; `others` are of its settings."""
     ready: Future[Connection] = Future()
     end: Future[None] = Future()
 
     async def live() -> None:
-        async with control_plane(Settings(home=home, logs_dir=home / "logs", address=address), launcher) as connection:
+        settings = Settings(home=home, logs_dir=home / "logs", address=address, **others)
+        async with control_plane(settings, launcher) as connection:
             ready.set_result(connection)
             await asyncio.wrap_future(end)
 

@@ -42,27 +42,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_head_listens_on_loopback_unless_told_otherwise(home: Path) -> None:
-    with pytest.raises(Became) as became:
-        parts.ray_head()
-    assert "--node-ip-address=127.0.0.1" in became.value.command
-    assert became.value.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
-    assert became.value.environment["RAY_AUTH_MODE"] == "token"
-    assert oct((home / "ray-token").stat().st_mode & 0o777) == "0o600"
-
-
-def test_head_with_an_address_lets_others_join() -> None:
+def test_head_makes_a_token_and_lets_others_join(home: Path) -> None:
     with pytest.raises(Became) as became:
         parts.ray_head(node_ip="10.1.2.3")
     assert "--node-ip-address=10.1.2.3" in became.value.command
     assert became.value.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+    assert became.value.environment["RAY_AUTH_MODE"] == "token"
+    assert oct((home / "ray-token").stat().st_mode & 0o777) == "0o600"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ray-head"],
+        ["ray-head", "--node-ip", "127.0.0.1"],
+        ["ray-worker", "--head", "h:1", "--node-ip", "localhost"],
+        ["control-plane", "--ray-address", "h:1", "--node-ip", "127.0.0.1"],
+    ],
+)
+def test_nobody_listens_where_it_was_not_said_or_in_vain(words: list[str]) -> None:
+    assert run(words) == Exit.INPUT
 
 
 def test_head_uses_the_token_that_it_is_given(home: Path, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("t" * 43)
     with pytest.raises(Became) as became:
-        parts.ray_head(ray_token_file=token)
+        parts.ray_head(node_ip="10.1.2.3", ray_token_file=token)
     assert became.value.environment["RAY_AUTH_TOKEN_PATH"] == str(token)
     assert not home.exists()
     assert token.read_text() not in " ".join(became.value.command)
@@ -70,7 +76,7 @@ def test_head_uses_the_token_that_it_is_given(home: Path, tmp_path: Path) -> Non
 
 def test_worker_joins_its_head(head: str) -> None:
     with pytest.raises(Became) as became:
-        parts.ray_worker(head=head, cpus=3)
+        parts.ray_worker(head=head, node_ip="10.1.2.3", cpus=3)
     assert {f"--address={head}", "--num-cpus=3"} <= set(became.value.command)
 
 
@@ -84,12 +90,12 @@ def test_worker_without_a_head_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("node", "flag"),
     [
-        (Node(node_port=6380), "--node-manager-port=6380"),
-        (Node(cpus=0), "--num-cpus=0"),
-        (Node(gpus=2), "--num-gpus=2"),
-        (Node(store_bytes=80_000_000), "--object-store-memory=80000000"),
-        (Node(folder="/tmp/ray"), "--temp-dir=/tmp/ray"),
-        (Node(role="control-plane"), "--labels=dtrain-role=control-plane"),
+        (Node("10.1.2.3", node_port=6380), "--node-manager-port=6380"),
+        (Node("10.1.2.3", cpus=0), "--num-cpus=0"),
+        (Node("10.1.2.3", gpus=2), "--num-gpus=2"),
+        (Node("10.1.2.3", store_bytes=80_000_000), "--object-store-memory=80000000"),
+        (Node("10.1.2.3", folder="/tmp/ray"), "--temp-dir=/tmp/ray"),
+        (Node("10.1.2.3", role="control-plane"), "--labels=dtrain-role=control-plane"),
     ],
 )
 def test_node_is_what_was_asked_for(node: Node, flag: str) -> None:
@@ -98,12 +104,12 @@ def test_node_is_what_was_asked_for(node: Node, flag: str) -> None:
 
 
 def test_node_leaves_to_ray_what_was_not_asked_for() -> None:
-    flags = {word.partition("=")[0] for word in worker_command(Node(), head="h:1")}
+    flags = {word.partition("=")[0] for word in worker_command(Node("10.1.2.3"), head="h:1")}
     assert not flags & {"--num-cpus", "--num-gpus", "--object-store-memory", "--temp-dir", "--labels"}
 
 
 def test_worker_is_told_nothing_that_only_heads_may_be_told() -> None:
-    flags = {word.partition("=")[0] for word in worker_command(Node(), head="h:1")}
+    flags = {word.partition("=")[0] for word in worker_command(Node("10.1.2.3"), head="h:1")}
     assert not flags & {"--head", "--port", "--include-dashboard", "--ray-client-server-port"}
 
 
@@ -129,10 +135,21 @@ def test_ray_without_loopback_is_told_nothing_else_differently(tmp_path: Path) -
 
 def test_control_plane_hands_on_what_it_was_told(tmp_path: Path, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    monkeypatch.setattr(ray_node, "start_for_driver", lambda node, **others: started.append((node, others["head"])))
+
+    def start(node: Node, *, head: str, environment: dict[str, str]) -> int:
+        started.append((node, head))
+        return 4711
+
+    monkeypatch.setattr(ray_node, "start_for_driver", start)
     with pytest.raises(Became) as became:
         parts.control_plane(
-            ray_address=head, token_file=tmp_path / "t", job_logs=tmp_path / "l", job_metrics=parts.Interface.NODE
+            ray_address=head,
+            node_ip="10.1.2.3",
+            token_file=tmp_path / "t",
+            job_logs=tmp_path / "l",
+            job_metrics=parts.Interface.NODE,
         )
-    assert started == [(Node(), head)]
-    assert {f"--token-file={tmp_path / 't'}", f"--job-logs={tmp_path / 'l'}", "--job-metrics=node"} <= set(became.value.command)
+    assert started == [(Node("10.1.2.3"), head)]
+    assert {f"--token-file={tmp_path / 't'}", f"--job-logs={tmp_path / 'l'}", "--job-metrics=node", "--node-pid=4711"} <= set(
+        became.value.command
+    )
