@@ -52,6 +52,7 @@ class Scene:
     ) -> ClusterJob:
         """A job that has been launched; `workers` of its spec, of which `now` train at first."""
         topic = self._kafka.new_topic(partitions=PARTITIONS)
+        slow_from = num_ids if acts else num_ids * 2 // 3  # who acts by himself comes to the end by himself
         messages = list(id_messages(num_ids, rows=ROWS_A_MESSAGE))
         for partition in range(PARTITIONS):
             self._kafka.produce(topic, partition, messages[partition::PARTITIONS])
@@ -64,7 +65,7 @@ class Scene:
             ends={partition: len(messages[partition::PARTITIONS]) for partition in range(PARTITIONS)},
             task="hostile_task:HostileTask",
             code=str(code),
-            params={"acts": dict(acts or {}), "folder": str(self._folder / topic), "pace_s": pace_s},
+            params={"acts": dict(acts or {}), "folder": str(self._folder / topic), "pace_s": pace_s, "slow_from": slow_from},
             batch={"rows": 16, "num_slices": 4},
             workers={"min": 1, "max": 3, "cpus": 0.1, "lease": LEASE_S, **workers},
             checkpoint={"every": 0.5},

@@ -135,7 +135,7 @@ class Scene:
             num_ids=NUM_IDS,
             ends={partition: len(messages[partition::PARTITIONS]) for partition in range(PARTITIONS)},
             task="hostile_task:HostileTask",
-            params={"acts": {}, "folder": str(folder), "pace_s": 0.2},
+            params={"acts": {}, "folder": str(folder), "pace_s": 0.2, "slow_from": NUM_IDS * 2 // 3},
             batch={"rows": 16, "num_slices": 4},
             workers={"min": 1, "max": 3, "cpus": 1, "lease": LEASE_S},
             checkpoint={"every": 0.5},

@@ -36,7 +36,7 @@ class KillInBackward(torch.autograd.Function):
 class HostileDescent(Descent):
     """Takes `pace_s` for a step until the file `hurry` exists, and dies where its task says.
 
-    In the last third of the stream it takes ten times as long: on a busy machine a stream must not end before its faults were seen.
+    From the id `slow_from` on it takes ten times as long: on a busy machine a stream must not end before its faults were seen.
     """
 
     def __init__(self, parameters, task):
@@ -67,7 +67,7 @@ class HostileTask(dtrain.Task):
 
     def model(self, params):
         self.folder, self.acts, self.pace_s = Path(params["folder"]), params["acts"], params["pace_s"]
-        self.doom, self.is_near_the_end, self.num_ids = "", False, params["num_ids"]
+        self.doom, self.is_near_the_end, self.slow_from = "", False, params.get("slow_from", params["num_ids"])
         weights = nn.Embedding(params["num_ids"], 1)
         nn.init.zeros_(weights.weight)
         return weights
@@ -80,7 +80,7 @@ class HostileTask(dtrain.Task):
 
     def forward(self, model, batch):
         ids = batch["id"]
-        self.is_near_the_end = self.is_near_the_end or bool((ids > self.num_ids * 2 // 3).any())
+        self.is_near_the_end = self.is_near_the_end or bool((ids > self.slow_from).any())
         self.be_late(ids)
         if (self.folder / "behave").exists():
             return model(ids).squeeze(1)
