@@ -23,7 +23,7 @@ broker: setup ## a Kafka broker of one's own, until Ctrl-C
 	@$(PYTHON) -m deploy.kafka.serve
 
 test: setup ## all tests, on real Kafka, Ray and gRPC; some: make test ARGS="tests/unit -x"
-	$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest -n 3 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-k8s: ## the Helm chart: every object of it, by Helm's own library and Kubernetes' schemas
 	@deploy/setup.sh python

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -136,6 +135,7 @@ class LibrdkafkaLog:
         self._settings: dict[str, Any] | None = None
         self._admin: AdminClient | None = None
         self._producer: Producer | None = None
+        self._committer: _Committer | None = None
         self._heard = Heard(spec.bootstrap, topics=", ".join(spec.named_topics) or str(spec.pattern))
         self._fetch_bytes = FETCH_BYTES
 
@@ -198,20 +198,14 @@ class LibrdkafkaLog:
 
     def commit(self, offsets: Mapping[Partition, int], *, group: str) -> None:
         """See `Log.commit`. A broker's first group has no coordinator for a moment; one that has none for longer is not waited for."""
-        wish = ConsumerGroupTopicPartitions(group, [_to_kafka(partition, offset) for partition, offset in offsets.items()])
-
-        def store(admin: AdminClient) -> Futures:
-            asked: Futures = admin.alter_consumer_group_offsets([wish], request_timeout=_REQUEST_S)
-            return asked
-
-        (stored,) = self._answered(store, for_s=COMMIT_S)
-        for each in stored.topic_partitions:
-            if each.error is not None:
-                raise self._heard.error_of(each.error)
+        with self._heard.mapped():
+            if self._committer is None or self._committer.group != group:
+                self._committer = _Committer(_CLIENT | self._connection(), group, clock=self._clock)
+            self._committer.commit([_to_kafka(partition, offset) for partition, offset in offsets.items()])
 
     def close(self) -> None:
         """See `Log.close`."""
-        self._admin = self._producer = None  # they end when nobody refers to them
+        self._admin = self._producer = self._committer = None  # they end when nobody refers to them
 
     def _fetch_less(self) -> None:
         """The next tail shall ask for less at a time: the client gives up a fetch that is not whole in time, also while it is coming."""
@@ -317,6 +311,34 @@ class Heard:
             yield
         except KafkaException as error:
             raise self.error_of(error.args[0]) from error
+
+
+class _Committer:
+    """A consumer that reads nothing, and gives positions back to its group.
+
+    Why: the admin client's way (`alter_consumer_group_offsets`) ends this process, where the group's coordinator dies meanwhile, by a failed
+    assertion in librdkafka 2.16 (`rd_kafka_enq_once_del_source_return`).
+    """
+
+    def __init__(self, settings: Mapping[str, Any], group: str, *, clock: Clock) -> None:
+        self.group = group
+        self._clock = clock
+        self._answers: list[tuple[KafkaError | None, Sequence[TopicPartition]]] = []
+        own = {"group.id": group, "enable.auto.commit": False, "on_commit": lambda *answer: self._answers.append(answer)}
+        self._consumer = Consumer({**settings, **own})
+
+    def commit(self, offsets: Sequence[TopicPartition]) -> None:
+        """The group has them; raises `KafkaException` otherwise."""
+        self._answers.clear()
+        self._consumer.commit(offsets=list(offsets), asynchronous=True)
+        deadline_s = self._clock.monotonic_s() + COMMIT_S
+        while not self._answers:
+            if self._clock.monotonic_s() > deadline_s:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the group {self.group} has not answered"))
+            self._consumer.poll(0.05)
+        error, stored = self._answers[-1]
+        for failed in filter(None, (error, *(each.error for each in stored))):
+            raise KafkaException(failed)
 
 
 @dataclass(slots=True)

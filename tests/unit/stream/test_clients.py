@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -251,24 +252,45 @@ class Unready:
         self.num_asked += 1
         return dict.fromkeys(offsets, kafka.errors.CoordinatorLoadInProgressError)
 
-    def alter_consumer_group_offsets(self, wish: Any, *, request_timeout: float) -> dict[str, Future[Any]]:
-        self.num_asked += 1
-        future: Future[Any] = Future()
-        future.set_exception(KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading")))
-        return {"g": future}
 
-    def poll(self, timeout_s: float) -> None: ...
+class Mute:
+    """A consumer that never hears whether what it has committed has come."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.group = settings["group.id"]
+
+    def commit(self, *, offsets: list[Any], asynchronous: bool) -> None: ...
+
+    def poll(self, timeout_s: float) -> None:
+        CLOCK.sleep(timeout_s)
+
+
+CLOCK = HandClock()
 
 
 @pytest.mark.parametrize("engine", [KafkaLog, LibrdkafkaLog])
 def test_advisory_commit_waits_a_little_for_the_groups_coordinator(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
-    clock, admin = HandClock(), Unready()
-    log, began_s = engine(SPEC, clock=clock), clock.now_s
+    log, admin, began_s = engine(SPEC, clock=CLOCK), Unready(), CLOCK.now_s
     monkeypatch.setattr(log, "_connected_admin", lambda: admin)
+    monkeypatch.setattr(librdkafka, "Consumer", Mute)
     with pytest.raises(UnavailableError):
         log.commit({LED: 1}, group="g")
-    assert 1 < admin.num_asked < 100
-    assert COMMIT_S < clock.now_s - began_s < COMMIT_S + 0.5
+    assert COMMIT_S < CLOCK.now_s - began_s < COMMIT_S + 0.5
+
+
+@pytest.mark.parametrize("told", [(None, [SimpleNamespace(error=None)]), (KafkaError(KafkaError._NO_OFFSET, ""), [])])
+def test_commit_by_librdkafka_is_what_its_group_says(monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
+    class Answering(Mute):
+        def __init__(self, settings: Mapping[str, Any]) -> None:
+            super().__init__(settings)
+            self.on_commit = settings["on_commit"]
+
+        def poll(self, timeout_s: float) -> None:
+            self.on_commit(*told)
+
+    monkeypatch.setattr(librdkafka, "Consumer", Answering)
+    with pytest.raises(UnavailableError) if told[0] is not None else nullcontext():
+        LibrdkafkaLog(SPEC, clock=CLOCK).commit({LED: 1}, group="g")
 
 
 class Overtaken(FirstAlone):
