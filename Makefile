@@ -22,7 +22,7 @@ example: setup ## one more model beside a plain PyTorch loop (1 minute): make ex
 broker: setup ## a Kafka broker of one's own, until Ctrl-C
 	@$(PYTHON) -m deploy.kafka.serve
 
-test: setup ## all tests, on real Kafka, Ray and gRPC; some: make test ARGS="tests/unit -x"
+test: setup ## all tests, on real Kafka, Ray and gRPC (20 minutes); some: make test ARGS="tests/unit -x"
 	$(PYTHON) -m pytest -n 3 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-k8s: ## the Helm chart: every object of it, by Helm's own library and Kubernetes' schemas
