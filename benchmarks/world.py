@@ -17,7 +17,8 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
 from deploy.kafka.broker import Broker, find_broker
-from dtrain.cli.ray_head import answers, forget_ray, start_ray
+from dtrain.cli.ports import answers
+from dtrain.cli.ray_head import forget_ray, start_ray
 from dtrain.job.lifecycle import State
 from dtrain.job.protocols import JobRecord
 from dtrain.job.status import JobStatus, Observation, Outcome

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtrain.cli.ports import answers
 from dtrain.cli.processes import Recorded, Register, last_line, start
-from dtrain.cli.ray_head import answers, forget_ray, ray_environment, start_ray
+from dtrain.cli.ray_head import forget_ray, ray_environment, start_ray
 from dtrain.client.client import Client
 from dtrain.control.auth import token_in
 from dtrain.errors import DtrainError, StateError, StorageError, UnavailableError

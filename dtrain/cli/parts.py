@@ -106,7 +106,7 @@ def healthy(
     is_api: Annotated[bool, Option("--api", help="It is a control plane, which is asked whether it serves.")] = False,
 ) -> int:
     """Exit with 0 if a part answers: for health checks."""
-    from dtrain.cli.ray_head import answers
+    from dtrain.cli.ports import answers
     from dtrain.cli.ray_node import AUTO, own_address
     from dtrain.rpc.connection import host_and_port
 

@@ -1,4 +1,4 @@
-"""Free ports for servers that are started later, or again."""
+"""Ports: free ones for servers that are started later, or again; and whether somebody answers at one."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ def free_ports(count: int, *, address: str = "127.0.0.1") -> list[int]:
             _given.update(found)
             return found
     raise UnavailableError("no free ports between 20000 and 32000", fix="end the processes that hold them")
+
+
+def answers(address: str) -> bool:
+    """Somebody accepts connections at `address`."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except (OSError, ValueError):
+        return False

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from dtrain.cli.ports import free_ports
 from dtrain.cli.processes import Recorded, start
+from dtrain.cli.ray_node import Node, head_command
 
 LOOPBACK = "127.0.0.1"
 
@@ -51,24 +50,8 @@ def start_ray(
     if len(str(folder)) > _LONGEST_TEMP:
         folder = Path(tempfile.mkdtemp(prefix="dtrain-ray-"))
     folder.mkdir(mode=0o700, exist_ok=True)
-    port, client_port = free_ports(2)
-    options = {
-        "--node-ip-address": LOOPBACK,
-        "--port": port,
-        "--ray-client-server-port": client_port,  # nobody uses it, but Ray starts it all the same
-        "--dashboard-agent-listen-port": 0,
-        "--min-worker-port": 0,
-        "--max-worker-port": 0,
-        "--include-dashboard": "false",
-        "--include-log-monitor": "false",
-        "--temp-dir": folder,
-        "--num-cpus": cpus,
-        "--num-gpus": gpus,
-        "--object-store-memory": store_bytes,
-    }
-    flags = [f"{key}={value}" for key, value in options.items() if value is not None]
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    command = [*ray, "start", "--head", "--block", "--no-monitor", "--disable-usage-stats", *flags]
+    (port,) = free_ports(1)
+    command = head_command(Node(LOOPBACK, folder=str(folder), cpus=cpus, gpus=gpus, store_bytes=store_bytes), port=port)
     facts = {"address": f"{LOOPBACK}:{port}", "folder": str(folder)}
     return start(command, environment=environment, log=home / "logs" / "ray.log", facts=facts)
 
@@ -78,13 +61,3 @@ def forget_ray(head: Recorded) -> None:
     folder = Path(head.facts.get("folder", ""))
     if folder.name.startswith("dtrain-ray-"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def answers(address: str) -> bool:
-    """Somebody accepts connections at `address`."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1):
-            return True
-    except (OSError, ValueError):
-        return False

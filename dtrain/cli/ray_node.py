@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from dtrain.cli.ports import free_ports
-from dtrain.cli.ray_head import answers
+from dtrain.cli.ports import answers, free_ports
 from dtrain.errors import InputError, UnavailableError
 from dtrain.runtime.nodes import CONTROL_PLANE, ROLE_LABEL
 
@@ -73,7 +72,11 @@ def own_address() -> str:
 
 def head_command(node: Node, *, port: int) -> list[str]:
     """Runs a head that others join at `port`."""
-    options = {"--port": port, "--ray-client-server-port": free_ports(1)[0], "--include-dashboard": "false"}
+    options = {
+        "--port": port,
+        "--ray-client-server-port": free_ports(1)[0],
+        "--include-dashboard": "false",
+    }  # nobody uses that port, but Ray opens it
     return _start(node, ["--head", "--no-monitor"], options)
 
 

@@ -16,9 +16,8 @@ import pytest
 import ray
 
 from benchmarks.traces import TRACE, Trace, is_alive, read_traces
-from dtrain.cli.ports import free_ports
+from dtrain.cli.ports import answers, free_ports
 from dtrain.cli.processes import Recorded, start
-from dtrain.cli.ray_head import answers
 from dtrain.job.status import Outcome
 from dtrain.runtime.crew import NAMESPACE
 from dtrain.runtime.trace import VARIABLE

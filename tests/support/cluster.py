@@ -14,7 +14,8 @@ from pathlib import Path
 import ray
 
 from dtrain.checkpoint.places import open_store
-from dtrain.cli.ray_head import answers, forget_ray, start_ray
+from dtrain.cli.ports import answers
+from dtrain.cli.ray_head import forget_ray, start_ray
 from dtrain.job.lifecycle import State
 from dtrain.job.protocols import JobRecord
 from dtrain.job.status import Happening, JobStatus, Observation, Outcome

@@ -205,7 +205,7 @@ _PROGRAM = [sys.executable, "-m", "dtrain.cli.main"]
 
 
 def _answers(place: str) -> bool:
-    from dtrain.cli.ray_head import answers
+    from dtrain.cli.ports import answers
 
     return answers(place)
 
