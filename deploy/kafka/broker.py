@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import signal
 import socket
@@ -21,16 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from deploy.kafka.jars import POM, class_archive, fresh_data, resolve_jars, resolved
 from deploy.kafka.programs import disk_errors, failed, run
 from dtrain.cli.ports import free_ports
 from dtrain.errors import UnavailableError
 
-POM = Path(__file__).with_name("pom.xml")
-"""Names Kafka's jars."""
-
 DOCKER_IMAGE = "apache/kafka:4.3.1"
-
-_LIBS = "libs-"
 
 _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 
@@ -92,6 +87,7 @@ class Broker:
         listeners: Mapping[str, Listener] | None = None,
         settings: Mapping[str, str] | None = None,
         join: Broker | None = None,
+        dump: Path | None = None,
         timeout_s: float = 60,
     ) -> Broker:
         """A fresh broker from Kafka's jars in `libs`, answering.
@@ -103,6 +99,7 @@ class Broker:
             listeners: more of them, by name in capitals; their addresses are in `addresses`.
             settings: server properties besides ours, as {"log.retention.ms": "1000"}.
             join: node 1 of a cluster, begun here, of which this is node 2; None for one alone.
+            dump: where to write, at its end, the classes that it has loaded, for later ones to begin with; None for nowhere.
             timeout_s: longest wait for its listener.
 
         Raises:
@@ -127,9 +124,10 @@ class Broker:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
-        program = (java, *_JVM, "-cp", f"{libs}/*")
-        _format(folder, properties, program=program, libs=libs, join=join)
-        command = (*_dies_with_us("KILL"), *program, "kafka.Kafka", str(properties))
+        program, classpath = (java, *_JVM), ("-cp", f"{libs}/*")
+        _format(folder, properties, program=(*program, *classpath), libs=libs, join=join)
+        classes = _kept_classes(libs) if dump is None else (f"-XX:ArchiveClassesAtExit={dump}",)
+        command = (*_dies_with_us("KILL"), *program, *classes, *classpath, "kafka.Kafka", str(properties))
         broker = cls(f"127.0.0.1:{port}", folder=folder, command=command)
         broker.addresses = addresses
         broker.controller = "" if join is not None else f"127.0.0.1:{controller}"
@@ -272,39 +270,9 @@ def find_broker(*, bootstrap: str | None, home: str | None, cache: Path, folder:
     )
 
 
-def resolved(cache: Path, *, pom: Path = POM) -> Path:
-    """Where `resolve_jars` keeps the jars of this `pom`; another pom gets another folder."""
-    return cache / f"{_LIBS}{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
-
-
-def resolve_jars(cache: Path, *, pom: Path = POM) -> Path:
-    """The folder with Kafka's jars: resolved by Maven the first time, without network afterwards. Whole or absent.
-
-    Raises:
-        UnavailableError: Maven is missing or failed; nothing was left in `cache`.
-    """
-    target = resolved(cache, pom=pom)
-    if target.is_dir():
-        return target
-    if shutil.which("mvn") is None:
-        raise UnavailableError("no Maven to resolve Kafka's jars with", fix="install Maven or set KAFKA_BOOTSTRAP")
-    with disk_errors(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:
-            libs = Path(temporary, "libs")
-            goal = ("dependency:copy-dependencies", f"-DoutputDirectory={libs.absolute()}")
-            run(("mvn", "-q", "-B", "-f", str(pom), *goal), what="resolving Kafka's jars")
-            try:
-                libs.rename(target)
-            except OSError:
-                if not target.is_dir():  # else another process was faster, with the same jars
-                    raise
-    return target
-
-
 def _format(folder: Path, properties: Path, *, program: Sequence[str], libs: Path, join: Broker | None) -> None:
     """`folder` holds a fresh broker's data; beside jars of ours a copy is kept for the next one, for it costs seconds of a JVM."""
-    kept = libs.with_name(f"fresh-{libs.name}") if libs.name.startswith(_LIBS) and join is None else None
+    kept = fresh_data(libs) if join is None else None
     with disk_errors(folder):
         if kept is not None and kept.is_dir():
             shutil.copytree(kept, folder / "data")
@@ -317,6 +285,12 @@ def _format(folder: Path, properties: Path, *, program: Sequence[str], libs: Pat
             shutil.copytree(folder / "data", Path(temporary, "data"))
             with contextlib.suppress(OSError):  # another process was faster
                 Path(temporary, "data").rename(kept)
+
+
+def _kept_classes(libs: Path) -> tuple[str, ...]:
+    """The JVM's option for what it need not load from the jars; none where nothing is kept."""
+    archive = class_archive(libs)
+    return (f"-XX:SharedArchiveFile={archive}",) if archive is not None and archive.is_file() else ()
 
 
 def _properties(port: int, controller: int, *, host: str) -> dict[str, str]:

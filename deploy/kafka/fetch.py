@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from deploy.kafka.broker import DOCKER_IMAGE, resolve_jars, resolved
+from deploy.kafka.broker import DOCKER_IMAGE, Broker
+from deploy.kafka.jars import class_archive, resolve_jars, resolved
 from dtrain.errors import DtrainError, UnavailableError
 
 JAVA = 17
@@ -20,7 +22,7 @@ def main(cache: Path) -> None:
     if version >= JAVA and (resolved(cache).is_dir() or shutil.which("mvn")):
         if not resolved(cache).is_dir():
             say(f"fetching Kafka's jars with Maven into {cache}")
-        resolve_jars(cache)
+        keep_classes(resolve_jars(cache))
     elif shutil.which("docker"):
         if run("docker", "image", "inspect", DOCKER_IMAGE).returncode:
             say(f"fetching the image {DOCKER_IMAGE}")
@@ -32,6 +34,23 @@ def main(cache: Path) -> None:
             "install both (Debian: apt-get install openjdk-17-jre-headless maven), or Docker, or set KAFKA_BOOTSTRAP=host:port"
         )
         raise UnavailableError(f"a broker needs Java {JAVA} or later and Maven; here is {found}", fix=fix)
+
+
+def keep_classes(libs: Path) -> None:
+    """What a broker loads when it starts is kept beside its jars, for those that start later. They start without it too."""
+    archive = class_archive(libs)
+    if archive is None or archive.is_file():
+        return
+    with tempfile.TemporaryDirectory(dir=libs.parent) as folder:
+        dump = Path(folder, "classes.jsa")
+        try:
+            broker = Broker.start(Path(folder, "broker"), libs=libs, dump=dump)
+        except UnavailableError as error:
+            say(f"a broker's classes are not kept: {error.reason}")
+            return
+        broker.stop(timeout_s=60)  # it writes them last of all
+        if dump.is_file():
+            dump.rename(archive)
 
 
 def java_version() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kafka.broker import resolved
+from deploy.kafka.jars import resolved
 from dtrain.errors import DataLossError
 from dtrain.job.status import Outcome
 from dtrain.stream.kafka import KafkaSource

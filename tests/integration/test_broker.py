@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kafka.broker import Broker, find_broker, resolve_jars, resolved
+from deploy.kafka.broker import Broker, find_broker
+from deploy.kafka.jars import resolve_jars, resolved
 from dtrain.errors import UnavailableError
 from tests.support.kafka import REPOSITORY, Kafka
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from deploy.kafka.broker import Broker, resolve_jars, resolved
+from deploy.kafka.broker import Broker
+from deploy.kafka.jars import resolve_jars, resolved
 from dtrain.clock import SystemClock
 from dtrain.job.status import Outcome
 from dtrain.spec.job import JobSpec

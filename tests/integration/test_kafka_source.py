@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from deploy.kafka.broker import Broker, resolve_jars, resolved
+from deploy.kafka.broker import Broker
+from deploy.kafka.jars import resolve_jars, resolved
 from dtrain.data.schema import Schema
 from dtrain.errors import DataLossError, UnavailableError
 from dtrain.spec.job import SourceSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kafka.broker import resolved
+from deploy.kafka.jars import resolved
 from dtrain.stream.kafka import KafkaSource
 from tests.support.audit import audit_spec, times_trained
 from tests.support.following import Following, Writing

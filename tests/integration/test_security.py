@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.kafka.broker import resolved
+from deploy.kafka.jars import resolved
 from dtrain.cli.exits import Exit
 from dtrain.cli.main import run
 from dtrain.data.schema import Schema

@@ -15,7 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from deploy.kafka.broker import resolve_jars
+from deploy.kafka.jars import resolve_jars
 from dtrain.cli.ports import free_ports
 from tests.support.kafka import REPOSITORY
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
-from deploy.kafka.broker import Broker, resolve_jars
+from deploy.kafka.broker import Broker
+from deploy.kafka.jars import resolve_jars
 from tests.support.kafka import REPOSITORY, Kafka
 
 _TIMEOUT_S = 60

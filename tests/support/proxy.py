@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.kafka.broker import Broker, Listener, resolve_jars
+from deploy.kafka.broker import Broker, Listener
+from deploy.kafka.jars import resolve_jars
 from tests.support.kafka import REPOSITORY, Kafka
 
 

@@ -16,7 +16,8 @@ from urllib.parse import parse_qs
 
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from deploy.kafka.broker import Broker, Listener, resolve_jars
+from deploy.kafka.broker import Broker, Listener
+from deploy.kafka.jars import resolve_jars
 from tests.support.certificates import Authority
 from tests.support.kafka import REPOSITORY, Kafka
 
