@@ -14,10 +14,12 @@ def sparkline(values: Iterable[float | None], *, width: int) -> str:
     finite = [value for value in shown if value is not None and math.isfinite(value)]
     if not finite:
         return " " * len(shown)
-    low, high = min(finite), max(finite)
-    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    low = min(finite) / 2  # halves: the difference of two finite values may be infinite
+    span = max(finite) / 2 - low
 
     def block(value: float | None) -> str:
-        return " " if value is None or not math.isfinite(value) else BLOCKS[round((value - low) * scale)]
+        if value is None or not math.isfinite(value):
+            return " "
+        return BLOCKS[round((value / 2 - low) / span * (len(BLOCKS) - 1)) if span else 0]
 
     return "".join(map(block, shown))

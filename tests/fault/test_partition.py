@@ -86,6 +86,7 @@ class TwoHosts:
             **os.environ,
             VARIABLE: str(self.traces),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # despite its name: nodes may have other addresses than 127.0.0.1
+            "RAY_enable_metrics_collection": "0",  # while a host's room is missing, Ray's head counts its tries all the time
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "1000",
             "RAY_health_check_failure_threshold": "4",

@@ -33,7 +33,7 @@ def run(rng: random.Random) -> None:
         Race(Path(folder), rng).run()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.randoms(use_true_random=False))
 def test_racing_coordinators_leave_one_line_of_checkpoints(rng: random.Random) -> None:
     run(rng)

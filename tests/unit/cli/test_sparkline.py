@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dtrain.cli.sparkline import BLOCKS, sparkline
@@ -24,6 +24,8 @@ def test_sparkline_shows_the_last_values(values: list[float | None], blocks: str
     assert sparkline(values, width=8) == blocks
 
 
+@example([1.7e308, -1.7e308], 2)  # whose difference is no number
+@example([5e-324, 0.0], 2)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True) | st.none()), st.integers(1, 50))
 def test_sparkline_of_anything_has_a_block_or_a_gap_a_value(values: list[float | None], width: int) -> None:
     drawn = sparkline(values, width=width)
