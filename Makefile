@@ -4,6 +4,9 @@ PYTHON := .venv/bin/python
 HADOLINT := build/hadolint/bin/hadolint
 BUF := npx --yes @bufbuild/buf@1.75.0
 
+# Where Python is told to keep no bytecode, each process of a job would compile dtrain's source again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example broker test test-k8s chaos lint format bench proto
 
