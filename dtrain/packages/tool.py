@@ -19,7 +19,7 @@ _ALWAYS = ("--no-config", "--no-cache", "--color=never", "--quiet", "--python", 
 
 
 def run_tool(words: Sequence[str], *, folder: Path, doing: str) -> str:
-    """What `uv` printed. Its variables (UV_INDEX_URL and others) are those of this process.
+    """What `uv` printed. Its variables (UV_DEFAULT_INDEX and others) are those of this process.
 
     Args:
         words: of its command line.
