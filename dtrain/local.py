@@ -15,11 +15,11 @@ from dtrain.clock import Clock, SystemClock
 from dtrain.data.schema import Schema, check_same
 from dtrain.errors import DataLossError, DtrainError, StorageError, UnavailableError
 from dtrain.job.status import Happening, JobStatus, Observation, Outcome
+from dtrain.packages.cache import use
 from dtrain.policy.cadence import CheckpointCadence
 from dtrain.policy.dealing import Dealer, Dealt
 from dtrain.policy.rejects import check_rejects
 from dtrain.policy.shedding import shed
-from dtrain.packages.cache import use
 from dtrain.policy.verdict import verdict_of
 from dtrain.rank import Rank
 from dtrain.runtime.ledger import Ledger, Origin

@@ -57,7 +57,9 @@ class Lock:
             pins = tuple(Pin(pin["name"], pin["version"], tuple(pin["hashes"])) for pin in value["pins"])
             return cls(tuple(value["requirements"]), pins, value["base"], value["python"])
         except (ValueError, KeyError, TypeError) as error:
-            raise CorruptError("the lock of the job's packages is not what was written", fix="restore the job's folder") from error
+            raise CorruptError(
+                "the lock of the job's packages is not what was written", fix="restore the job's folder"
+            ) from error
 
     @property
     def sha256(self) -> str:

@@ -59,7 +59,16 @@ def _compiled(requirements: Sequence[str], there: Mapping[str, Distribution], fo
     # In the file and not as an option: an option would stand above the worker's own UV_FIND_LINKS.
     wanted.write_text("\n".join((f"--find-links {folder / 'base'}", *requirements, "")), encoding="utf-8")
     constraints.write_text("".join(f"{name}=={one.version}\n" for name, one in there.items()), encoding="utf-8")
-    words = ("pip", "compile", str(wanted), "--constraints", str(constraints), "--generate-hashes", "--no-header", "--no-annotate")
+    words = (
+        "pip",
+        "compile",
+        str(wanted),
+        "--constraints",
+        str(constraints),
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+    )
     return run_tool(words, folder=folder, doing="cannot be resolved")
 
 
@@ -101,4 +110,6 @@ def _with_base(reason: str, versions: Mapping[str, str]) -> str:
         name, version = found["name"], found["version"]
         return f"the workers have {name} {version}" if versions.get(canonicalize_name(name)) == version else found[0]
 
-    return re.sub(r"(you require )?(?P<name>[\w.-]+)==(?P<version>[\w.+!-]+)(?=, we can conclude| and | are incompatible)", told, reason)
+    return re.sub(
+        r"(you require )?(?P<name>[\w.-]+)==(?P<version>[\w.+!-]+)(?=, we can conclude| and | are incompatible)", told, reason
+    )

@@ -36,10 +36,14 @@ def run_tool(words: Sequence[str], *, folder: Path, doing: str) -> str:
     except OSError as error:
         raise UnavailableError(f"uv cannot be run: {error}", fix="reinstall dtrain where the workers run") from error
     except subprocess.TimeoutExpired as error:
-        raise UnavailableError(f"the job's requirements {doing} within {_LONGEST_S / 60:g} minutes", fix="resume the job") from error
+        raise UnavailableError(
+            f"the job's requirements {doing} within {_LONGEST_S / 60:g} minutes", fix="resume the job"
+        ) from error
     if done.returncode:
         reason = reason_in(done.stderr or done.stdout) or f"uv ended with {done.returncode}"
-        raise RequirementsError(f"the job's requirements {doing}: {reason}", fix="correct `requirements`, or the index; resume the job")
+        raise RequirementsError(
+            f"the job's requirements {doing}: {reason}", fix="correct `requirements`, or the index; resume the job"
+        )
     return done.stdout
 
 

@@ -302,7 +302,9 @@ class Coordinator:
             await self._wait_for_room(groups[0], self._crew)
         self._readers = Readers(self._spec, logs=self._logs, tracker=self._tracker, clock=self._clock, delivery=self._delivery)
         has_lock = self._delivery is not None and bool(self._delivery.lock)
-        self._message = "starting trainers; hosts that lack its packages install them first" if has_lock else "starting trainers"
+        self._message = (
+            "starting trainers; hosts that lack its packages install them first" if has_lock else "starting trainers"
+        )
         self._crew.fill()
         if not await asyncio.to_thread(self._store.history):
             await self._readers.begin()  # while trainers start: a topic that is not there is said at once

@@ -466,7 +466,7 @@ class JobSpec(Section):
     )
     requirements: tuple[str, ...] | str = Field(
         (),
-        description="Packages that the code needs and the workers may lack, as [einops==0.8.1, \"tokenizers>=0.21\"]; or the name of a file "
+        description='Packages that the code needs and the workers may lack, as [einops==0.8.1, "tokenizers>=0.21"]; or the name of a file '
         "in `code` that lists them, as requirements.txt. Their versions are settled once, when the job begins; see docs/code.md.",
     )
     params: dict[str, JsonValue] = Field(

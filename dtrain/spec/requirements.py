@@ -16,7 +16,9 @@ MAX_REQUIREMENTS = 500
 _MAX_LENGTH = 1_000
 _MAX_BYTES = 200_000
 _EXAMPLE = "write a name and versions, as einops==0.8.1 or tokenizers>=0.21"
-_INDEX = "name packages alone; a private index is told to the workers, by UV_DEFAULT_INDEX in their environment: see docs/code.md"
+_INDEX = (
+    "name packages alone; a private index is told to the workers, by UV_DEFAULT_INDEX in their environment: see docs/code.md"
+)
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 

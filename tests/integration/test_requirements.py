@@ -121,7 +121,7 @@ def test_two_versions_of_one_package_train_side_by_side_and_a_job_goes_on_with_a
         assert [(one.state, one.message) for one in ended] == [(State.SUCCEEDED, "")] * 2
         told = [event.happening.message for update in client.watch(job) for event in update.events]
 
-    stores = [open_store(one.checkpoint.place_of(id)) for one, id in ((spec, job), (other, other_job))]
+    stores = [open_store(one.checkpoint.place_of(job_id)) for one, job_id in ((spec, job), (other, other_job))]
     times = [Counter(times_trained(store)) for store in stores]
     assert times[1] == {2: NUM_IDS}
     assert times[0].keys() == {1, 2}

@@ -16,7 +16,9 @@ INDEX = Path(__file__).resolve().parents[2] / "build" / "index"
 _WHEEL = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
-def offer(name: str, versions: Sequence[str], *, requires: Sequence[str] = (), modules: Mapping[str, str] | None = None) -> None:
+def offer(
+    name: str, versions: Sequence[str], *, requires: Sequence[str] = (), modules: Mapping[str, str] | None = None
+) -> None:
     """The index has a package in these versions, whose module of the same name says which one it is."""
     folder = INDEX / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,6 @@ def damage(folder: Path, how: str) -> None:
         module.write_text("VERSION = 'other'\n")
 
 
-
 def test_packages_that_many_want_at_once_are_installed_once(lock: Lock, tmp_path: Path) -> None:
     calls: list[int] = []
     with ThreadPoolExecutor(6) as threads:

@@ -87,9 +87,7 @@ def test_other_packages_are_other_code_and_the_notes_name_them() -> None:
     def opened(lock: Lock | None, **options: bool) -> Ledger:
         text = settle_lock(store, digest_of_lock(lock.to_json()), lock.to_json()) if lock is not None else ""
         options = {"accept_code_change": False, **options}
-        return Ledger.open(
-            store, spec(numerics="fast"), job_id="job", incarnation=1, clock=SystemClock(), lock=text, **options
-        )
+        return Ledger.open(store, spec(numerics="fast"), job_id="job", incarnation=1, clock=SystemClock(), lock=text, **options)
 
     first = opened(locks[0])
     manifest = first.begin(Snapshot(BEGIN, store.put_blob(b"genesis"), {}), origin=Origin({}, None), schema={})
@@ -100,4 +98,6 @@ def test_other_packages_are_other_code_and_the_notes_name_them() -> None:
     second = opened(locks[1], accept_code_change=True)
     assert second.notes == [f"packages changed behind checkpoint {manifest.name}: probe 1.0 → 2.0"]
     assert len({first.program_sha256, second.program_sha256, first.code_sha256}) == 3
-    assert opened(None, accept_code_change=True).notes == [f"packages changed behind checkpoint {manifest.name}: probe 1.0 → none"]
+    assert opened(None, accept_code_change=True).notes == [
+        f"packages changed behind checkpoint {manifest.name}: probe 1.0 → none"
+    ]
