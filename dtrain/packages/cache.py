@@ -43,7 +43,6 @@ class PackageCache:
 
         Raises:
             RequirementsError: they cannot be installed.
-            UnavailableError: the tool is not there.
             CorruptError: what is here was changed while others use it.
             StorageError: there is no room, or the folder is somebody else's.
 
@@ -68,7 +67,7 @@ def use(text: str, *, on_install: Callable[[Lock], None] = lambda _: None) -> No
 
     Raises:
         DriftError: this host has other packages than that where the lock was settled, and what it names does not fit in.
-        RequirementsError, UnavailableError, CorruptError, StorageError: as `PackageCache.folder_of`.
+        RequirementsError, CorruptError, StorageError: as `PackageCache.folder_of`.
     """
     if not text:
         return

@@ -29,7 +29,7 @@ def resolve(requirements: Sequence[str], *, base: Base) -> Lock:
 
     Raises:
         RequirementsError: there are none; the reason names the requirement, and the version that the workers have.
-        UnavailableError: the tool is not there.
+        StorageError: there is no room for temporary files.
 
     Blocking: for as long as the index takes to answer; half an hour at most.
     """

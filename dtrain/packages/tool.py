@@ -10,7 +10,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from dtrain.errors import RequirementsError, UnavailableError
+from dtrain.errors import RequirementsError
 
 _LONGEST_S = 1_800.0
 _MAX_REASON = 700
@@ -27,16 +27,16 @@ def run_tool(words: Sequence[str], *, folder: Path, doing: str) -> str:
         doing: what fails, as `cannot be installed`.
 
     Raises:
-        RequirementsError: it says that it cannot be done, in its own words; addresses without the credentials in them.
-        UnavailableError: it is not there, or takes longer than half an hour.
+        RequirementsError: it says that it cannot be done, in its own words, addresses without the credentials in them; or it is not there,
+            or takes longer than half an hour.
     """
     command = [_tool(), *words, *_ALWAYS]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_S, check=False)
     except OSError as error:
-        raise UnavailableError(f"uv cannot be run: {error}", fix="reinstall dtrain where the workers run") from error
+        raise RequirementsError(f"uv cannot be run: {error}", fix="reinstall dtrain where the workers run") from error
     except subprocess.TimeoutExpired as error:
-        raise UnavailableError(
+        raise RequirementsError(
             f"the job's requirements {doing} within {_LONGEST_S / 60:g} minutes", fix="resume the job"
         ) from error
     if done.returncode:
@@ -63,5 +63,5 @@ def _tool() -> str:
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
         fix = "install it where the workers run: pip install uv"
-        raise UnavailableError("there is no uv here, which resolves and installs a job's requirements", fix=fix)
+        raise RequirementsError("there is no uv here, which resolves and installs a job's requirements", fix=fix)
     return found

@@ -121,7 +121,7 @@ def replay(
         DataLossError: the topic no longer has the rows.
         CorruptError: a checkpoint or the log does not verify.
         DriftError: this build does not compute as the job's did, or has not the packages that its own fit in; names what differs.
-        RequirementsError, UnavailableError: the packages of the job's lock cannot be installed here.
+        RequirementsError: the packages of the job's lock cannot be installed here.
     """
     began_s = time.monotonic()
     stops = _stops(store, start=start, to=to)

@@ -27,7 +27,7 @@ def lock_of(spec: JobSpec, store: CheckpointStore, *, code: str, tell: Tell) -> 
 
     Raises:
         SpecError: the file of the requirements has a line that is none.
-        RequirementsError, UnavailableError: as `resolve`.
+        RequirementsError: as `resolve`.
         CorruptError: the lock that was kept is not what was written.
         StorageError: the store cannot be read or written.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.errors import UnavailableError
+from dtrain.errors import RequirementsError
 from dtrain.packages.tool import reason_in, run_tool
 
 
@@ -33,5 +33,5 @@ def test_long_reason_is_cut() -> None:
 def test_tool_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(UnavailableError, match="there is no uv here"):
+    with pytest.raises(RequirementsError, match="there is no uv here"):
         run_tool(["--version"], folder=tmp_path, doing="cannot be resolved")
