@@ -132,7 +132,8 @@ def make_read_only(folder: Path) -> None:
     for name, _, files in os.walk(folder, topdown=False):
         for file in files:
             path = os.path.join(name, file)
-            os.chmod(path, 0o555 if os.stat(path).st_mode & stat.S_IXUSR else 0o444)
+            if not os.path.islink(path):
+                os.chmod(path, 0o555 if os.stat(path).st_mode & stat.S_IXUSR else 0o444)
         os.chmod(name, 0o555)  # noqa: S103 only what is in it can be read
 
 

@@ -124,7 +124,7 @@ def _files(packages: Path) -> dict[str, list[int]]:
         for name in names:
             if not name.endswith(".pyc"):
                 path = Path(place, name)
-                status = path.stat()
+                status = path.lstat()
                 found[path.relative_to(packages).as_posix()] = [status.st_size, status.st_mtime_ns]
     return found
 
