@@ -75,7 +75,7 @@ def run(
 
     def tell(words: str) -> None:
         nonlocal cursor
-        tracker.happened("requirements", words)
+        tracker.happened("packages", words)
         happenings, cursor = tracker.happenings(cursor)
         on_status(tracker.status(), happenings)
 

@@ -241,7 +241,7 @@ class Coordinator:
         loop, code = asyncio.get_running_loop(), self._spec.code if self._code is None else self._code
 
         def tell(words: str) -> None:
-            loop.call_soon_threadsafe(self._tracker.happened, "requirements", words)
+            loop.call_soon_threadsafe(self._tracker.happened, "packages", words)
 
         lock = await asyncio.to_thread(lock_of, self._spec, self._store, code=code, tell=tell)
         self._delivery = replace(self._delivery or Delivery(), lock=lock)
