@@ -77,7 +77,7 @@ def use(text: str, *, on_install: Callable[[Lock], None] = lambda _: None) -> No
         have = base.version_of(pin.name)
         if have not in (None, pin.version):
             raise _drifted(f"the job's lock has {pin}, and the workers have {have}")
-    folder = cache.folder_of(lock, on_install=lambda: on_install(lock))
+    folder = cache.folder_of(lock, on_install=lambda: on_install(lock) if lock.pins else None)
     if lacking := unmet(lock.requirements, folder, base):
         raise _drifted(lacking[0])
     sys.path[:] = [*(place for place in sys.path if not Path(place).is_relative_to(cache.root)), str(folder)]
