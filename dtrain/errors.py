@@ -3,7 +3,8 @@
     DtrainError                      what went wrong, and what to do about it
     ├── InputError                   the caller's words are wrong               INVALID_ARGUMENT
     │   ├── SpecError                a job file: path, line, reason, fix        INVALID_ARGUMENT
-    │   └── TaskError                user code: not importable, wrong shapes    INVALID_ARGUMENT
+    │   ├── TaskError                user code: not importable, wrong shapes    INVALID_ARGUMENT
+    │   └── RequirementsError        packages: not to be had beside the base    INVALID_ARGUMENT
     ├── NotFoundError                no such job, checkpoint, topic             NOT_FOUND
     ├── ConflictError                the name is taken by something else        ALREADY_EXISTS
     ├── StateError                   not possible in this state                 FAILED_PRECONDITION
@@ -98,6 +99,10 @@ class SpecError(InputError):
 
 class TaskError(InputError):
     """The user's task cannot be imported or does not keep its contract."""
+
+
+class RequirementsError(InputError):
+    """The packages that the user's code requires cannot be had, or not beside those that the workers have."""
 
 
 class NotFoundError(DtrainError):

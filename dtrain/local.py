@@ -15,6 +15,7 @@ from dtrain.clock import Clock, SystemClock
 from dtrain.data.schema import Schema, check_same
 from dtrain.errors import DataLossError, DtrainError, StorageError, UnavailableError
 from dtrain.job.status import Happening, JobStatus, Observation, Outcome
+from dtrain.packages.cache import use
 from dtrain.policy.cadence import CheckpointCadence
 from dtrain.policy.dealing import Dealer, Dealt
 from dtrain.policy.rejects import check_rejects
@@ -23,6 +24,7 @@ from dtrain.policy.verdict import verdict_of
 from dtrain.rank import Rank
 from dtrain.runtime.ledger import Ledger, Origin
 from dtrain.runtime.planner import new_cutter, new_early_stop
+from dtrain.runtime.requirements import lock_of
 from dtrain.runtime.tracker import Tracker
 from dtrain.spec.job import JobSpec
 from dtrain.steplog.entries import Plan, StepKind
@@ -64,22 +66,34 @@ def run(
         source: for tests; by default the topic of the spec.
         clock: for tests.
         allow_gap: what the topic has lost is passed over, by the log.
-        accept_code_change: other code than the checkpoint's is no reason to stop; the log says so.
+        accept_code_change: other code than the checkpoint's, or other packages, are no reason to stop; the log says so.
 
     Returns:
         How it ended; `outcome` is none when another process has taken the job over.
     """
-    tracker = Tracker(clock or SystemClock())
+    tracker, cursor = Tracker(clock or SystemClock()), 0
+
+    def tell(words: str) -> None:
+        nonlocal cursor
+        tracker.happened("packages", words)
+        happenings, cursor = tracker.happenings(cursor)
+        on_status(tracker.status(), happenings)
+
     try:
+        store = open_store(folder)
+        lock = lock_of(spec, store, code=spec.code, tell=tell)
+        use(lock, on_install=lambda packages: tell(f"installing {packages}"))
         with closing(source or open_source(spec)) as opened:
             job = LocalJob(
                 spec,
-                open_store(folder),
+                store,
                 opened,
                 tracker,
                 on_status,
                 allow_gap=allow_gap,
                 accept_code_change=accept_code_change,
+                lock=lock,
+                cursor=cursor,
             )
             outcome, reason, message = job.run(should_stop), "", job.message
     except DtrainError as error:
@@ -100,6 +114,8 @@ class LocalJob:
         *,
         allow_gap: bool,
         accept_code_change: bool,
+        lock: str,
+        cursor: int,
     ) -> None:
         self._spec = spec
         self._source = source
@@ -109,7 +125,7 @@ class LocalJob:
         self._rank = Rank(spec, store)
         self._stager = self._rank.begin_alone()
         self._schema = Schema(self._rank.schema)
-        self._ledger = self._open(store, accept_code_change=accept_code_change)
+        self._ledger = self._open(store, accept_code_change=accept_code_change, lock=lock)
         self._parent = self._settle()
         self._cutter = new_cutter(spec, self._progress, ends=self._parent.ends)
         self._dealer = Dealer(self._cutter, seed=spec.shuffle_seed, span=self._progress.span)
@@ -121,7 +137,7 @@ class LocalJob:
         now_s = self._clock.monotonic_s()
         self._cadence = CheckpointCadence(spec.checkpoint.every, now_s, self._progress.plan_number)
         self._status_at_s = self._discovered_at_s = now_s
-        self._cursor = 0
+        self._cursor = cursor
         self._early_stop = new_early_stop(spec)
         self.message = ""
         """Why the job ends before its stream does, if it does."""
@@ -163,7 +179,7 @@ class LocalJob:
     def _progress(self) -> Progress:
         return self._rank.replica.progress
 
-    def _open(self, store: CheckpointStore, *, accept_code_change: bool) -> Ledger:
+    def _open(self, store: CheckpointStore, *, accept_code_change: bool, lock: str) -> Ledger:
         incarnation = max((fence.incarnation for fence in store.fences().values()), default=0) + 1
         return Ledger.open(
             store,
@@ -172,6 +188,7 @@ class LocalJob:
             incarnation=incarnation,
             accept_code_change=accept_code_change,
             clock=self._clock,
+            lock=lock,
         )
 
     def _settle(self) -> Manifest:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from dtrain.cli.ray_head import ray_environment
 from tests.support.kafka import Kafka, broker_from_environment
+from tests.support.packages import INDEX
 from tests.support.scheduling import LongestFirst, place
 
 # On a machine with other work an example may take long without anything being wrong; what CI tries is the same each time.
@@ -24,6 +25,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray reads its environment when it is imported: before that, every process of the tests agrees on it.
 os.environ.update(ray_environment({}, token_file=Path("none")) | {"RAY_AUTH_MODE": "disabled"})
+
+# What jobs require comes from a folder: the processes that install it inherit this.
+os.environ["UV_DEFAULT_INDEX"] = INDEX.as_uri()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

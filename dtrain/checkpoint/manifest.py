@@ -71,6 +71,7 @@ class Manifest:
         numerics: what must be equal for a bitwise replay: mode, threads, torch, cpu, device.
         is_final: every partition has reached its end: the job has succeeded.
         written_at_s: wall time.
+        lock_sha256: digest of the lock of the packages that the code required; empty where there is none.
     """
 
     ref: ManifestRef
@@ -87,6 +88,7 @@ class Manifest:
     written_at_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
     """What a reader of the history should know: a forced code change, a skipped corrupt checkpoint."""
+    lock_sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -110,6 +112,7 @@ class Manifest:
             "is_final": self.is_final,
             "written_at_s": self.written_at_s,
             "notes": list(self.notes),
+            "lock_sha256": self.lock_sha256,
         }
 
     @classmethod
@@ -120,6 +123,9 @@ class Manifest:
             StateError: another dtrain wrote it: it may count, and must not be passed over.
             KeyError, TypeError, ValueError: it is anything else.
         """
+        lock_sha256 = value.get("lock_sha256", "")  # jobs had no requirements before
+        if lock_sha256:
+            check_digest(lock_sha256)
         if type(value["format"]) is not int:
             raise ValueError("it has no format")
         if value["format"] != FORMAT:
@@ -142,4 +148,5 @@ class Manifest:
             is_final=value["is_final"],
             written_at_s=value["written_at_s"],
             notes=tuple(value["notes"]),
+            lock_sha256=lock_sha256,
         )

@@ -6,6 +6,8 @@
     blobs/{sha256}.safetensors       tensors, by their digest
     segments/{sha256}.jsonl          sealed pieces of the step log, by their digest
     pins/{manifest}.json             that this checkpoint is not to be deleted
+    locks/{sha256}.json              exact packages that requirements came to, by its digest
+    requirements/{sha256}.json       which lock these requirements came to; made if absent
 
 Blobs and segments first, the manifest last: a checkpoint can be read if and only if it is complete and its digests verify.
 """

@@ -137,6 +137,7 @@ def _describe(store: CheckpointStore, name: str, *, is_thorough: bool) -> dict[s
         "written_at_s": manifest.written_at_s,
         "is_final": manifest.is_final,
         "code_sha256": manifest.code_sha256,
+        "lock_sha256": manifest.lock_sha256,
         "is_pinned": manifest.ref in store.pins(),
         "notes": list(manifest.notes),
         **({"is_sound": True} if is_thorough else {}),

@@ -32,8 +32,10 @@ def redrive(
     output: Output = Form.TABLE,
 ) -> int:
     """Send a job's bad records, repaired, back to their topic: each once, and only what the job can decode."""
+    from dtrain.checkpoint.locks import read_lock
     from dtrain.clock import SystemClock
     from dtrain.data.schema import Schema
+    from dtrain.packages.cache import use
     from dtrain.spec.job import JobSpec
     from dtrain.stream.kafka_letters import KafkaLetters
     from dtrain.stream.redrive import Redrive
@@ -48,6 +50,7 @@ def redrive(
             "the job has no topic of bad records: it stops at the first one",
             fix="set `source.on_bad_record: {send_to: TOPIC}` in a new job",
         )
+    use(read_lock(store, manifest.lock_sha256))
     repair = _function(through, code)
     with closing(KafkaLetters(spec, clock=SystemClock())) as box, closing(open_source(job)) as source:
         fates = list(

@@ -13,20 +13,22 @@ from dtrain.code.tree import pattern_of
 from dtrain.errors import DriftError
 from dtrain.job.view import Job
 from dtrain.spec.job import JobSpec
+from dtrain.spec.requirements import requirements_of
 
 
 def pack_code(spec: JobSpec, folder: Path, *, besides: Sequence[Path] = ()) -> Archive:
     """The code in `folder`, without the job's checkpoints and files, which may lie there too.
 
     Raises:
-        InputError: it cannot be packed; see `pack`.
+        InputError: it cannot be packed, see `pack`; or its file of requirements has a line that is none.
     """
+    requirements_of(spec.requirements, code=str(folder))
     root = Path(os.path.abspath(folder))
     places = [spec.checkpoint.to, *map(str, besides)]
     patterns = [pattern_of(path) for place in places for path in _below(root, place)]
     if spec.source.backfill is not None:
         patterns += [f"/{path}" for path in _below(root, spec.source.backfill.files)]  # a pattern already
-    return pack(root, besides=patterns)
+    return pack(root, besides=patterns, requirements=spec.requirements_file)
 
 
 def folder_to_send(job: Job, *, is_change_accepted: bool, is_code_kept: bool) -> Path | None:
@@ -39,12 +41,13 @@ def folder_to_send(job: Job, *, is_change_accepted: bool, is_code_kept: bool) ->
     """
     if is_code_kept or not job.code_archive:  # without one, the job's processes read the folder themselves
         return None
-    folder = Path(JobSpec.from_json(job.spec_json).code)
+    spec = JobSpec.from_json(job.spec_json)
+    folder = Path(spec.code)
     if not folder.is_dir():
         return None
     if is_change_accepted:
         return folder
-    if digest_code(folder) != job.code_sha256:
+    if digest_code(folder, requirements=spec.requirements_file) != job.code_sha256:
         raise DriftError(
             f"the code in {folder} was changed since it was sent",
             fix="restore it; or resume with --accept-code-change to go on with it, or with --keep-code to go on without it",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dtrain.code.digest import digest_modules
+from dtrain.code.digest import digest_modules, is_counted
 from dtrain.code.tree import IGNORE_FILE, Rules, walk
 from dtrain.errors import InputError, StorageError
 
@@ -76,16 +76,17 @@ class Archive:
     num_files: int
 
 
-def pack(folder: Path, *, besides: Sequence[str] = (), limits: Limits = LIMITS) -> Archive:
+def pack(folder: Path, *, besides: Sequence[str] = (), requirements: str = "", limits: Limits = LIMITS) -> Archive:
     """The code in `folder`.
 
     Args:
         folder: its ignore file is honoured.
         besides: patterns of what else is left out, as in the ignore file.
+        requirements: the file in it that lists the job's requirements, if one does.
         limits: beyond which it is refused.
 
     Raises:
-        InputError: the folder cannot be read, or holds a link, something that is no file, a name that does not travel, or too much.
+        InputError: the folder cannot be read, has not that file, or holds a link, something that is no file, a name that does not travel, or too much.
     """
     with _readable(folder):
         root = folder.resolve(strict=True)
@@ -94,13 +95,16 @@ def pack(folder: Path, *, besides: Sequence[str] = (), limits: Limits = LIMITS) 
             sizes[path] = _size_of(root, path)
             _check_number(len(sizes), folder, limits)
         _check_size(sizes, folder, limits)
+        if requirements and requirements not in sizes:
+            fix = f"put it there, and let {IGNORE_FILE} not leave it out; hidden files are"
+            raise InputError(f"the file of `requirements`, {requirements}, is not among the code in {folder}", fix=fix)
         made, modules = io.BytesIO(), []
         with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict") as tar:
             for path in sizes:
                 content, is_executable = _read(root / path)
                 sizes[path] = len(content)
                 tar.addfile(_header(path, len(content), is_executable), io.BytesIO(content))
-                if path.endswith(".py"):
+                if is_counted(path, requirements=requirements):
                     modules.append((path, hashlib.sha256(content).hexdigest()))
     _check_size(sizes, folder, limits)  # files may have grown meanwhile
     packed = made.getvalue()

@@ -15,8 +15,7 @@ def digest_modules(files: Iterable[tuple[str, str]]) -> str:
     """The digest of code, in hex.
 
     Args:
-        files: relative path, and sha256 of what is in it in hex, of each `*.py` file, in the order of `tree.walk`. Others do not
-            count: data that change beside the code are no other code.
+        files: relative path, and sha256 of what is in it in hex, of each file that `is_counted`, in the order of `tree.walk`.
     """
     digest = hashlib.sha256()
     for path, content in files:
@@ -24,8 +23,18 @@ def digest_modules(files: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
-def digest_code(folder: Path, *, rules: Rules | None = None) -> str:
-    """The digest of the `*.py` files in `folder`: that of the folder that an archive of it is unpacked to, too.
+def is_counted(path: str, *, requirements: str) -> bool:
+    """Whether a file is code: modules are, and the file of the requirements. Data that change beside them are no other code."""
+    return path.endswith(".py") or path == requirements
+
+
+def digest_code(folder: Path, *, rules: Rules | None = None, requirements: str = "") -> str:
+    """The digest of the code in `folder`: that of the folder that an archive of it is unpacked to, too.
+
+    Args:
+        folder: of the code.
+        rules: what is left out; by default what its ignore file says.
+        requirements: the file in it that lists the job's requirements, if one does.
 
     Raises:
         InputError: `folder` cannot be read, or a link in it leads outside: what is behind one may change or be missing
@@ -33,21 +42,26 @@ def digest_code(folder: Path, *, rules: Rules | None = None) -> str:
     """
     try:
         root = folder.resolve(strict=True)
-        return digest_modules(_modules(root, folder, rules or Rules.of(root)))
+        return digest_modules(_modules(root, folder, rules or Rules.of(root), requirements))
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(f"cannot read the code in {folder}: {error}", fix="`code` must be a readable folder") from error
 
 
-def digest_of(code: str) -> str:
+def digest_of(code: str, *, requirements: str = "") -> str:
     """The same of a job's `code`; empty where it has none of its own."""
-    return digest_code(Path(code)) if code else ""
+    return digest_code(Path(code), requirements=requirements) if code else ""
 
 
-def is_digest_of(digest: str, code: str) -> bool:
+def is_digest_of(digest: str, code: str, *, requirements: str = "") -> bool:
     """Whether a checkpoint's digest is that of `code`, be it one that was taken before there were ignore files."""
-    if digest == digest_of(code):
+    if digest == digest_of(code, requirements=requirements):
         return True
     return bool(code) and digest == digest_code(Path(code), rules=Rules.before_ignore_files())
+
+
+def with_packages(code_sha256: str, lock_sha256: str) -> str:
+    """The digest of code and of the lock of the packages beside it: what processes of a job compare. That of the code, where there are none."""
+    return hashlib.sha256(canonical([code_sha256, lock_sha256])).hexdigest() if lock_sha256 else code_sha256
 
 
 def check_code(found: str, *, wanted: str, who: str) -> None:
@@ -68,11 +82,11 @@ def check_code(found: str, *, wanted: str, who: str) -> None:
         )
 
 
-def _modules(root: Path, folder: Path, rules: Rules) -> Iterator[tuple[str, str]]:
-    """Every `*.py` file and every link to a folder: its path, and the digest of what is in it, or where it leads. Links are not followed."""
+def _modules(root: Path, folder: Path, rules: Rules, requirements: str) -> Iterator[tuple[str, str]]:
+    """Every file that counts and every link to a folder: its path, and the digest of what is in it, or where it leads. Links are not followed."""
     for name in walk(root, rules):
         path = root / name
-        if not (path.is_dir() or name.endswith(".py")):
+        if not (path.is_dir() or is_counted(name, requirements=requirements)):
             continue
         if not path.resolve(strict=True).is_relative_to(root):
             raise InputError(f"{path} leads outside of {folder}", fix="put the code itself into the folder")

@@ -33,9 +33,11 @@ def load(name: str, *, code: str) -> object:
         return getattr(importlib.import_module(module_name), inner_name, None)
     except Exception as error:  # user code may raise anything while it is imported
         where = traceback.format_exc().strip().splitlines()[-3:]
+        fix = f"correct {name} or `code`, or the module itself ({' '.join(line.strip() for line in where[:2])})"
+        if isinstance(error, ModuleNotFoundError) and error.name and error.name != module_name:
+            fix += f"; if {error.name} is of another package, name that in `requirements`"
         raise TaskError(
-            f"cannot import {module_name} from {code or 'the installed packages'}: {type(error).__name__}: {error}",
-            fix=f"correct {name} or `code`, or the module itself ({' '.join(line.strip() for line in where[:2])})",
+            f"cannot import {module_name} from {code or 'the installed packages'}: {type(error).__name__}: {error}", fix=fix
         ) from error
 
 

@@ -15,6 +15,7 @@ from dtrain.errors import (
     NonFiniteError,
     NotFoundError,
     PoisonError,
+    RequirementsError,
     StateError,
     StorageError,
     TaskError,
@@ -35,6 +36,7 @@ _TABLE: tuple[tuple[type[DtrainError], Outcome, str], ...] = (
     (UnavailableError, Outcome.BLOCKED, "UNAVAILABLE"),
     (NonFiniteError, Outcome.BLOCKED, "NON_FINITE"),
     (TaskError, Outcome.BLOCKED, "TASK"),
+    (RequirementsError, Outcome.BLOCKED, "REQUIREMENTS"),
     (InputError, Outcome.FAILED, "INPUT"),
     (StateError, Outcome.BLOCKED, "STATE"),
 )

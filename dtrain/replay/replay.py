@@ -13,11 +13,13 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from dtrain.checkpoint.locks import read_lock
 from dtrain.checkpoint.manifest import Blob, Manifest
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.code.digest import is_digest_of
 from dtrain.data.schema import Schema, check_same
 from dtrain.errors import CorruptError, DriftError, InputError
+from dtrain.packages.cache import use
 from dtrain.rank import Rank
 from dtrain.replay.audit import Audit, audit
 from dtrain.snapshot import encode_state, read_state
@@ -53,7 +55,7 @@ class Verdict:
         difference: largest relative L2 difference of the weights at a checkpoint.
         first_difference: where it first differs: checkpoint and tensor; empty when it does not.
         longest_window: data steps between two checkpoints that were compared; `fast` promises nothing beyond 100.
-        is_same_code: whether the job had the code of this replay at every checkpoint but the first.
+        is_same_code: whether the job had code and packages of this replay at every checkpoint but the first.
         seconds: how long it took.
         audit: every row of the topic against the log.
     """
@@ -118,7 +120,8 @@ def replay(
         InputError: a checkpoint is not part of the job's history, or `to` comes before `start`.
         DataLossError: the topic no longer has the rows.
         CorruptError: a checkpoint or the log does not verify.
-        DriftError: this build does not compute as the job's did; names what differs.
+        DriftError: this build does not compute as the job's did, or has not the packages that its own fit in; names what differs.
+        RequirementsError: the packages of the job's lock cannot be installed here.
     """
     began_s = time.monotonic()
     stops = _stops(store, start=start, to=to)
@@ -127,12 +130,14 @@ def replay(
     source.recall(Identity.from_json(last.identity))
     spec = JobSpec.from_json(last.spec_json)
     spec = spec.model_copy(update={"code": code}) if code is not None else spec
+    use(read_lock(store, last.lock_sha256))
     rank = Rank(spec, store)
     check_same(last.schema, rank.schema, checkpoint=last.name)
     for stop in stops[1:]:
         _check_numerics(rank, stop)
     digests = {stop.code_sha256 for stop in stops[1:]}
-    is_same_code = all(is_digest_of(digest, spec.code) for digest in digests)
+    is_same_code = all(is_digest_of(digest, spec.code, requirements=spec.requirements_file) for digest in digests)
+    is_same_code = is_same_code and {stop.lock_sha256 for stop in stops[1:]} <= {last.lock_sha256}
     rank.load(blob=first.blob, progress=first.progress)
     runner = _Runner(store, source, rank, Schema(last.schema), first, last, on_progress)
     compared = [stop for stop in stops[1:] if runner.go_to(stop)]

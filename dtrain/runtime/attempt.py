@@ -261,7 +261,7 @@ class AttemptRun:
             on_blocks=self.wake,
             on_change=self._changes,
             on_error=self._cannot_read,
-            code_sha256=self._ledger.code_sha256,
+            code_sha256=self._ledger.program_sha256,
         )
         if self._allow_gap:
             self._pass_gaps(await self._readers.gaps(self._reading), planner, checkpoints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -28,6 +28,7 @@ from dtrain.runtime.delivery import Delivery, with_code_here
 from dtrain.runtime.ledger import Ledger
 from dtrain.runtime.messages import PlanBatch
 from dtrain.runtime.reading import Readers
+from dtrain.runtime.requirements import lock_of
 from dtrain.runtime.room import groups_of
 from dtrain.runtime.tracker import Tracker
 from dtrain.spec.job import JobSpec
@@ -198,6 +199,7 @@ class Coordinator:
         try:
             self._open()
             await self._unpack()
+            await self._lock()
             self._outcome = await self._try_attempts()
         except _StoppedError:
             self._outcome = Outcome.STOPPED  # while it waited: nothing is trained beyond the last checkpoint
@@ -231,6 +233,19 @@ class Coordinator:
             self._archive = b""
             self._code = (await asyncio.to_thread(with_code_here, self._spec, self._delivery)).code
 
+    async def _lock(self) -> None:
+        """The job's requirements have come to exact packages, the same for its whole life. Nothing of them is installed here."""
+        if not self._spec.requirements:
+            return
+        self._message = "resolving its requirements"
+        loop, code = asyncio.get_running_loop(), self._spec.code if self._code is None else self._code
+
+        def tell(words: str) -> None:
+            loop.call_soon_threadsafe(self._tracker.happened, "packages", words)
+
+        lock = await asyncio.to_thread(lock_of, self._spec, self._store, code=code, tell=tell)
+        self._delivery = replace(self._delivery or Delivery(), lock=lock)
+
     async def _try_attempts(self) -> Outcome:
         if self._orders.skip_poison:
             await asyncio.to_thread(allow_skips, self._store)
@@ -240,7 +255,7 @@ class Coordinator:
             crew, readers = self._crew, self._readers
             if crew is None or readers is None:
                 raise InternalError("no crew")
-            crew.require(ledger.code_sha256)
+            crew.require(ledger.program_sha256)
             await self._wait_for_trainers(1)
             self._attempt = AttemptRun(
                 ledger,
@@ -286,7 +301,10 @@ class Coordinator:
             self._message = "waiting for the cluster's resources"
             await self._wait_for_room(groups[0], self._crew)
         self._readers = Readers(self._spec, logs=self._logs, tracker=self._tracker, clock=self._clock, delivery=self._delivery)
-        self._message = "starting trainers"
+        has_lock = self._delivery is not None and bool(self._delivery.lock)
+        self._message = (
+            "starting trainers; hosts that lack its packages install them first" if has_lock else "starting trainers"
+        )
         self._crew.fill()
         if not await asyncio.to_thread(self._store.history):
             await self._readers.begin()  # while trainers start: a topic that is not there is said at once
@@ -335,6 +353,7 @@ class Coordinator:
             accept_code_change=self._accept_code_change,
             clock=self._clock,
             code=self._code,
+            lock=self._delivery.lock if self._delivery is not None else "",
         )
         for note in ledger.notes:
             self._tracker.happened("checkpoint", note)

@@ -1,7 +1,8 @@
-"""A job's code on its way from its coordinator to the hosts where it runs: through Ray, by digest, unpacked once a host."""
+"""A job's code on its way from its coordinator to the hosts where it runs: through Ray, by digest, unpacked once a host. Its lock goes along."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,10 @@ import ray
 from ray.exceptions import RayError
 
 from dtrain.code.cache import host_cache
+from dtrain.code.digest import digest_of, with_packages
 from dtrain.errors import UnavailableError
+from dtrain.packages.cache import use
+from dtrain.packages.lock import Lock, digest_of_lock
 from dtrain.spec.job import JobSpec
 
 _FETCH_S = 120.0
@@ -17,15 +21,17 @@ _FETCH_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a process needs to have the job's code; small, whatever the code is.
+    """What a process needs to have the job's code, and the packages that it requires; small, whatever the code is.
 
     Args:
-        sha256: of the archive.
+        sha256: of the archive; empty where the job's processes read the user's folder themselves.
         archive: a reference to its bytes, in a tuple, so that Ray does not fetch them for a process whose host has the code already.
+        lock: of the packages, as JSON; empty where none are required.
     """
 
-    sha256: str
-    archive: tuple[Any]
+    sha256: str = ""
+    archive: tuple[Any, ...] = ()
+    lock: str = ""
 
     @classmethod
     def of(cls, sha256: str, archive: bytes) -> Delivery:
@@ -55,6 +61,27 @@ def with_code_here(spec: JobSpec, delivery: Delivery | None) -> JobSpec:
         CorruptError: the code here, or what came, is not what was sent.
         StorageError: this host has no room for it.
     """
-    if delivery is None:
+    if delivery is None or not delivery.sha256:
         return spec
     return spec.model_copy(update={"code": str(host_cache().folder_of(delivery.sha256, delivery.fetch))})
+
+
+def use_packages(delivery: Delivery | None, *, on_install: Callable[[Lock], None]) -> None:
+    """What the job's code requires can be imported in this process from now on.
+
+    Args:
+        delivery: with its lock; None for a job without requirements.
+        on_install: called before this host's packages are installed, if they are not there.
+
+    Blocking: while they are installed, by whichever process of this host is first.
+
+    Raises as `packages.cache.use`.
+    """
+    if delivery is not None:
+        use(delivery.lock, on_install=on_install)
+
+
+def program_here(spec: JobSpec, delivery: Delivery | None) -> str:
+    """The digest of code and packages that a process has; to be taken before any of it is imported."""
+    code_sha256 = digest_of(spec.code, requirements=spec.requirements_file)
+    return with_packages(code_sha256, digest_of_lock(delivery.lock if delivery is not None else ""))

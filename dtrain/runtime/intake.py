@@ -39,7 +39,7 @@ class Reading:
         on_blocks: called when blocks have come.
         on_change: called when partitions have come.
         on_error: called with what ends the attempt.
-        code_sha256: digest of the attempt's code.
+        code_sha256: digest of the attempt's code, and of the lock of its packages.
         room: set whenever there may be room for more.
         num_readers: among which the buffer is shared.
     """

@@ -8,11 +8,13 @@ from typing import Any
 
 from dtrain.checkpoint.attempts import Attempt, claim
 from dtrain.checkpoint.commit import commit
+from dtrain.checkpoint.locks import read_lock
 from dtrain.checkpoint.manifest import Manifest, Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import Clock
-from dtrain.code.digest import digest_of, is_digest_of
-from dtrain.errors import DriftError, SpecError
+from dtrain.code.digest import digest_of, is_digest_of, with_packages
+from dtrain.errors import CorruptError, DriftError, SpecError
+from dtrain.packages.lock import Lock, changes, digest_of_lock
 from dtrain.spec.drift import differing
 from dtrain.spec.job import JobSpec
 from dtrain.steplog.fences import ManifestRef
@@ -53,6 +55,13 @@ class Ledger:
     clock: Clock
     durable: Manifest | None
     notes: list[str] = field(default_factory=list)
+    lock_sha256: str = ""
+    """Digest of the lock of the packages that the code requires; empty where there is none."""
+
+    @property
+    def program_sha256(self) -> str:
+        """Digest of code and packages together: what the job's processes must have in common."""
+        return with_packages(self.code_sha256, self.lock_sha256)
 
     @classmethod
     def open(
@@ -65,6 +74,7 @@ class Ledger:
         accept_code_change: bool,
         clock: Clock,
         code: str | None = None,
+        lock: str = "",
     ) -> Ledger:
         """Claim the job's next attempt: every older one can write nothing that counts from now on.
 
@@ -73,29 +83,36 @@ class Ledger:
             spec: the job.
             job_id: its id.
             incarnation: of the coordinator.
-            accept_code_change: other code than the checkpoint's is no reason to stop.
+            accept_code_change: other code than the checkpoint's, or other packages, are no reason to stop.
             clock: for the time that manifests are written.
             code: the folder of its code here, if it is not that of the spec.
+            lock: of the packages that its code requires, as JSON.
 
         Raises:
             FencedError: a higher incarnation was faster.
             CorruptError: there are checkpoints and none is sound.
-            DriftError: the code is not the checkpoint's, and nobody allowed that; or the spec is not, in what settles something.
+            DriftError: code or packages are not the checkpoint's, and nobody allowed that; or the spec is not, in what settles something.
             StorageError: the store cannot be read or written.
         """
         notes: list[str] = []
         folder = spec.code if code is None else code
-        code_sha256 = digest_of(folder)
+        file = spec.requirements_file
+        code_sha256, lock_sha256 = digest_of(folder, requirements=file), digest_of_lock(lock)
         attempt = claim(store, incarnation=incarnation, on_skip=notes.append)
         parent = attempt.parent
-        if parent is not None and not is_digest_of(parent.code_sha256, folder):
+        if parent is not None and not is_digest_of(parent.code_sha256, folder, requirements=file):
             change = f"code changed from {parent.code_sha256[:12]} to {code_sha256[:12]} behind checkpoint {parent.name}"
             if not accept_code_change:
                 raise DriftError(change, fix="restore the code, or resume with --accept-code-change")
             notes.append(change)
+        if parent is not None and parent.lock_sha256 != lock_sha256:
+            change = f"packages changed behind checkpoint {parent.name}: {_differing(store, parent.lock_sha256, lock)}"
+            if not accept_code_change:
+                raise DriftError(change, fix="restore `requirements`, or resume with --accept-code-change")
+            notes.append(change)
         if parent is not None:
             _check_spec(spec, parent)
-        return cls(store, spec, job_id, attempt, code_sha256, clock, parent, notes)
+        return cls(store, spec, job_id, attempt, code_sha256, clock, parent, notes, lock_sha256)
 
     def begin(self, snapshot: Snapshot, *, origin: Origin, schema: Mapping[str, Any]) -> Manifest:
         """Checkpoint 0 is durable: initial weights, resolved positions and end, seed, digests."""
@@ -161,6 +178,7 @@ class Ledger:
             is_final=plan_number > 0 and _is_at_end(snapshot.progress, origin),
             written_at_s=self.clock.wall_s(),
             notes=tuple(self.notes),
+            lock_sha256=self.lock_sha256,
         )
         undeleted = commit(self.store, manifest=manifest, keep=self.spec.checkpoint.keep, before=before, after=after)
         self.durable = manifest
@@ -196,6 +214,17 @@ def _check_spec(spec: JobSpec, parent: Manifest) -> None:
             f"the job is not the one of checkpoint {parent.name}: {'; '.join(changes[:5])}",
             fix="restore these fields, or give the job another `name`: then it is a new one",
         )
+
+
+def _differing(store: CheckpointStore, then_sha256: str, lock: str) -> str:
+    """In words; by their digests, where the lock of then cannot be read any more."""
+    none = Lock((), ())
+    try:
+        then = read_lock(store, then_sha256)
+        found = changes(Lock.from_json(then) if then else none, Lock.from_json(lock) if lock else none)
+    except CorruptError:
+        return f"the lock {then_sha256[:12]} then, {digest_of_lock(lock)[:12] or 'none'} now"
+    return ", ".join(found)[:500] or "others of the workers' own are meant"
 
 
 def _is_at_end(progress: Progress, origin: Origin) -> bool:

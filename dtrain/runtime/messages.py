@@ -26,7 +26,7 @@ class Introduction:
         schema: the task's columns.
         placement_group: that it takes a seat in, as hex digits.
         store: (address, port) at which it hosts the store of a group, when it is the source of one.
-        code_sha256: digest of the user's code before it was imported.
+        code_sha256: digest of the user's code, and of the lock of its packages, before any of it was imported.
     """
 
     pid: int
@@ -72,7 +72,7 @@ class Following:
         schema: the task's columns.
         identity: which topic it must be.
         marks: the last records that came.
-        code_sha256: digest of the user's code that rows are to be decoded by.
+        code_sha256: digest of the user's code, and of the lock of its packages, that rows are to be decoded by.
     """
 
     epoch: int

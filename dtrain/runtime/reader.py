@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from dtrain import logs
 from dtrain.clock import SystemClock
-from dtrain.code.digest import check_code, digest_of
+from dtrain.code.digest import check_code
 from dtrain.data.decode import joined
 from dtrain.data.schema import Schema
 from dtrain.errors import DtrainError
 from dtrain.policy.blocking import Size
-from dtrain.runtime.delivery import Delivery, with_code_here
+from dtrain.runtime.delivery import Delivery, program_here, use_packages, with_code_here
 from dtrain.runtime.gatherer import Gatherer
 from dtrain.runtime.messages import Beginning, Following, ReadReport
 from dtrain.spec.formats import RawFormat
@@ -59,10 +59,17 @@ class Reader:
     def _source(self) -> Source:
         """Made by the first call that needs it: what is wrong with it is that call's error, not a dead actor."""
         self._spec = with_code_here(self._spec, self._delivery)
-        self._code_sha256 = digest_of(self._spec.code)  # before any of it is imported
+        self._code_sha256 = program_here(self._spec, self._delivery)  # before any of it is imported
+        if self._runs_code:
+            use_packages(self._delivery, on_install=lambda lock: self._log.info("installs packages", packages=str(lock)))
         if self._spec.code:
             sys.path.insert(0, self._spec.code)  # for a decoder of the user's; nothing of it is imported here otherwise
         return open_source(self._spec)
+
+    @property
+    def _runs_code(self) -> bool:
+        """Whether rows pass code of the user's."""
+        return bool(self._spec.transform.map) or isinstance(self._spec.source.format, RawFormat)
 
     def pid(self) -> int:
         """This process."""
@@ -83,7 +90,7 @@ class Reader:
             DriftError: this process has other code than the job.
         """
         source = self._source
-        if self._spec.transform.map or isinstance(self._spec.source.format, RawFormat):  # else no row passes code of the user's
+        if self._runs_code:
             check_code(self._code_sha256, wanted=following.code_sha256, who="a reader")
         if self._gatherer is not None:
             self._gatherer.feed.close()

@@ -20,11 +20,10 @@ import ray
 from dtrain import logs
 from dtrain.checkpoint.manifest import Snapshot
 from dtrain.checkpoint.places import open_store
-from dtrain.code.digest import digest_of
 from dtrain.errors import FencedError, InternalError, UnavailableError
 from dtrain.policy.election import Standing
 from dtrain.policy.lease import Phase
-from dtrain.runtime.delivery import Delivery, with_code_here
+from dtrain.runtime.delivery import Delivery, program_here, use_packages, with_code_here
 from dtrain.runtime.messages import Answer, Assignment, Introduction
 from dtrain.runtime.pulse import Beat, Pulse, PulseTerms
 from dtrain.spec.job import JobSpec
@@ -80,7 +79,9 @@ class Trainer:
         Args:
             terms: of the signs of life.
             coordinator: whose generations this is to be part of. Given now: a first handle of an actor takes Ray a third of a second.
-            delivery: of the job's code; None where that is a folder which all hosts can read.
+            delivery: of the job's code and the lock of its packages; None where that is a folder which all hosts can read.
+
+        Blocking: while the packages are installed, if this host has not got them. Nobody's lease runs before this has returned.
         """
         _import_torch()
         from dtrain.rank import Rank
@@ -90,7 +91,8 @@ class Trainer:
         self._coordinator = coordinator
         if self._rank is None:
             spec = with_code_here(self._spec, delivery)
-            self._code_sha256 = digest_of(spec.code)  # before any of it is imported
+            self._code_sha256 = program_here(spec, delivery)  # before any of it is imported
+            use_packages(delivery, on_install=lambda lock: self._log.info("installs packages", packages=str(lock)))
             self._rank = Rank(spec, self._store)
         if self._rendezvous is None:
             self._rendezvous = Rendezvous(_address())

@@ -10,6 +10,7 @@ from dtrain.spec.job import JobSpec
 _MAY_CHANGE = (
     "name",
     "code",  # its digest is compared, wherever it lies
+    "requirements",  # that of what they led to is
     "queue",
     "workers",
     "checkpoint",

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, field_v
 from dtrain.errors import SpecError
 from dtrain.spec.durations import DurationS, Moment, problem
 from dtrain.spec.formats import Format, checked_format
+from dtrain.spec.requirements import checked_requirements
 from dtrain.spec.section import Section
 from dtrain.spec.security import SecuritySpec
 from dtrain.spec.transform import TransformSpec
@@ -463,6 +464,11 @@ class JobSpec(Section):
         "",
         description="Folder of the task's module, from the job file's folder. It is sent when the job is submitted; see docs/code.md.",
     )
+    requirements: tuple[str, ...] | str = Field(
+        (),
+        description='Packages that the code needs and the workers may lack, as [einops==0.8.1, "tokenizers>=0.21"]; or the name of a file '
+        "in `code` that lists them, as requirements.txt. Their versions are settled once, when the job begins; see docs/code.md.",
+    )
     params: dict[str, JsonValue] = Field(
         default_factory=dict, description="Whatever the task wants to know; handed to its methods."
     )
@@ -476,6 +482,11 @@ class JobSpec(Section):
     checkpoint: CheckpointSpec = Field(description="Where the truth is kept.")
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec, description="Scores.")
     queue: Literal["default"] = Field("default", description="The queue that the job waits in.")
+
+    @field_validator("requirements")
+    @classmethod
+    def _requirements_are_packages(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        return checked_requirements(value)
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
@@ -514,6 +525,11 @@ class JobSpec(Section):
             reason = f"{bad.send_to!r} is a topic that the job trains on"
             raise problem(reason, fix="name another one", path="source.on_bad_record.send_to")
         return self
+
+    @property
+    def requirements_file(self) -> str:
+        """The file in `code` that lists the requirements; empty where none does."""
+        return self.requirements if isinstance(self.requirements, str) else ""
 
     @property
     def shuffle_seed(self) -> int | None:

@@ -17,6 +17,7 @@ from dtrain.spec.expectation import branches, schema_at
 from dtrain.spec.formats import RawFormat
 from dtrain.spec.job import JobSpec, SourceSpec
 from dtrain.spec.problems import problems
+from dtrain.spec.requirements import requirements_of
 
 _MAX_BYTES = 1_000_000
 
@@ -91,6 +92,8 @@ def _settle(spec: JobSpec, document: Document, *, folder: Path, file: str) -> Jo
         fix = "name the folder of the task's module, from the job file's folder"
         raise SpecError(f"the folder {code} does not exist", fix=fix, path="code", line=document.line(("code",)), file=file)
     _check_module(spec.task, code, document, path="task", file=file)
+    with _placed(document, file):
+        requirements_of(spec.requirements, code=str(code))
     source = spec.source.model_copy(update={"security": spec.source.security.settled(folder)})
     source = _settle_format(_settle_files(source, folder), document, folder=folder, code=code, file=file)
     changes: dict[str, Any] = {"code": str(code), "source": source}

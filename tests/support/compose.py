@@ -174,7 +174,8 @@ class Compose:
         return _PORTS.sub(here, text).replace("--node-ip=auto", f"--node-ip={self._address(service)}")
 
     def _mounts(self, service: str) -> list[tuple[Path, str]]:
-        found = [(self._scratch(service), target) for target in self._services[service].get("tmpfs", ())]
+        targets = (target.partition(":")[0] for target in self._services[service].get("tmpfs", ()))  # behind it: options
+        found = [(self._scratch(service), target) for target in targets]
         for volume in self._services[service].get("volumes", ()):
             source, target = volume.split(":")[:2]
             found.append((self._source(service, source), target))

@@ -20,6 +20,7 @@ WITH_RAY = (
     "fault/test_changing_topics.py",
     "integration/test_transforms.py",
     "integration/test_backfill.py",
+    "integration/test_requirements.py",
     "integration/test_up_down.py",
 )
 """The files whose tests start trainers or clusters, in the order in which they run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 
 import pytest
 
+from dtrain.checkpoint.locks import read_lock
 from dtrain.checkpoint.places import open_store
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.errors import AuthError
 from dtrain.job.status import Observation, Outcome
 from dtrain.local import run
+from dtrain.packages.lock import Lock
 from dtrain.replay.replay import Verdict, replay
 from dtrain.spec.job import JobSpec
 from dtrain.stream.memory import MemoryLog, MemorySource, MemoryTopic
 from tests.support.audit import CODE, audit_spec, id_messages, times_trained
+from tests.support.packages import offer
 
 NUM_IDS = 2_000
 
@@ -98,6 +102,45 @@ def test_job_whose_code_was_changed_goes_on_where_that_is_allowed(tmp_path: Path
     assert "--accept-code-change" in refused.message
     assert _run(checkpoints, topic=topic, code=str(code), is_changed=True).outcome is Outcome.SUCCEEDED
     assert times_trained(open_store(checkpoints)) == [1] * NUM_IDS
+
+
+def test_job_has_the_packages_that_it_requires_and_a_replay_has_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    offer("dtrain-alone", ["1.0", "2.0"])
+    code, topic, told = shutil.copytree(CODE, tmp_path / "code"), _topic(), list[str]()
+    task = "from audit_task import AuditTask\nfrom dtrain_alone import VERSION\n\n\nclass Alone(AuditTask):\n    version = VERSION\n"
+    (code / "alone_task.py").write_text(task)
+    checkpoints = tmp_path / "checkpoints"
+
+    def lived(requirement: str, steps: int) -> Observation:
+        job: dict[str, Any] = {"code": str(code), "task": "alone_task:Alone", "requirements": [requirement]}
+        spec, source = _shuffled(topic, checkpoints, **job)
+        looks = count()
+        return run(
+            spec,
+            folder=checkpoints,
+            on_status=lambda _, happenings: told.extend(happening.message for happening in happenings),
+            should_stop=lambda: next(looks) >= steps,
+            source=source,
+            clock=QuickClock(),
+        )
+
+    assert lived("dtrain-alone<2", 20).outcome is Outcome.STOPPED
+    store = open_store(checkpoints)
+    lock = Lock.from_json(read_lock(store, store.find(None).lock_sha256))
+    assert lock.versions == {"dtrain-alone": "1.0"}
+    assert sum(words.startswith("settled for the life of the job") for words in told) == 1
+    assert sys.modules["dtrain_alone"].VERSION == "1.0"
+    refused = lived("dtrain-alone", 1_000_000)
+    assert (refused.reason, "dtrain-alone 1.0 → 2.0" in refused.message) == ("DRIFT", True)
+    assert lived("dtrain-alone<2", 1_000_000).outcome is Outcome.SUCCEEDED
+    del sys.modules["dtrain_alone"], sys.modules["alone_task"]
+    sys.path[:] = [place for place in sys.path if "dtrain-packages" not in place]
+    verdict = replay(store, source=_shuffled(topic, checkpoints)[1])
+    assert (verdict.is_equal, verdict.is_same_code) == (True, True)
+    assert sys.modules["dtrain_alone"].VERSION == "1.0"
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ import pytest
 from dtrain.client.packing import folder_to_send, pack_code
 from dtrain.code.archive import members
 from dtrain.code.digest import digest_code
-from dtrain.errors import DriftError
+from dtrain.errors import DriftError, SpecError
 from dtrain.job.view import Job
 from dtrain.spec.job import JobSpec
 from tests.support.code import write_code
@@ -69,3 +69,16 @@ def test_folder_that_is_not_here_or_that_the_job_reads_itself_is_not_sent(code: 
     assert folder_to_send(a_job(a_spec(code), code_archive=""), is_change_accepted=True, is_code_kept=False) is None
     code.rename(code.with_name("elsewhere"))
     assert folder_to_send(job, is_change_accepted=True, is_code_kept=False) is None
+
+
+def test_file_of_requirements_is_code_and_is_read_before_it_is_sent(code: Path) -> None:
+    write_code(code, {"needs.txt": "einops==0.8.1"})
+    spec = a_spec(code).model_copy(update={"requirements": "needs.txt"})
+    job = a_job(spec)
+    assert folder_to_send(job, is_change_accepted=False, is_code_kept=False) is None
+    write_code(code, {"needs.txt": "einops==0.8.2"})
+    with pytest.raises(DriftError, match="was changed"):
+        folder_to_send(job, is_change_accepted=False, is_code_kept=False)
+    write_code(code, {"needs.txt": "-e ."})
+    with pytest.raises(SpecError, match=r"line 1 of needs\.txt"):
+        packed(spec)

@@ -105,7 +105,7 @@ def test_code_that_was_changed_is_made_anew(root: Path, tmp_path: Path, damage: 
 def test_code_that_was_changed_while_others_use_it_is_named(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtrain.code.cache._PATIENCE_S", 0.2)
+    monkeypatch.setattr("dtrain.code.host._PATIENCE_S", 0.2)
     archive = an_archive(tmp_path)
     with hold(root, archive, tmp_path) as process:
         folder = Path(process.stdout.readline().decode().strip())  # type: ignore[union-attr]

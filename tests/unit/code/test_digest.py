@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.code.digest import digest_code, digest_of, is_digest_of
+from dtrain.code.archive import pack
+from dtrain.code.digest import digest_code, digest_of, is_digest_of, with_packages
 from dtrain.code.tree import IGNORE_FILE, Rules
 from dtrain.errors import InputError
 
@@ -92,3 +93,20 @@ def test_digest_of_a_missing_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "no", __file__):
         with pytest.raises(InputError, match="cannot read the code"):
             digest_code(Path(path))
+
+
+def test_file_of_the_requirements_counts_as_code_where_there_is_one(code: Path) -> None:
+    (code / "needs.txt").write_text("einops")
+    before, without = digest_code(code, requirements="needs.txt"), digest_code(code)
+    assert pack(code, requirements="needs.txt").code_sha256 == before != without
+    (code / "needs.txt").write_text("einops>=1")
+    assert digest_code(code, requirements="needs.txt") != before
+    assert digest_code(code) == without
+    (code / "needs.txt").unlink()
+    with pytest.raises(InputError, match=r"needs\.txt, is not among the code"):
+        pack(code, requirements="needs.txt")
+
+
+def test_packages_are_a_part_of_what_processes_compare() -> None:
+    assert with_packages("code", "") == "code"
+    assert len({with_packages("code", lock) for lock in ("", "one", "two")}) == 3

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dtrain.checkpoint.locks import settle_lock
 from dtrain.checkpoint.manifest import Blob, Snapshot
 from dtrain.checkpoint.store import CheckpointStore
 from dtrain.clock import SystemClock
 from dtrain.errors import DriftError
+from dtrain.packages.lock import Lock, Pin, digest_of_lock
 from dtrain.runtime.ledger import Ledger, Origin
 from dtrain.spec.job import JobSpec
 from dtrain.steplog import segments
@@ -76,3 +78,26 @@ def test_checkpoint_of_a_job_that_this_dtrain_does_not_take_is_no_parent_for_it(
         claim(store).begin(Snapshot(BEGIN, store.put_blob(b"genesis"), {}), origin=Origin({}, None), schema={})
     with pytest.raises(DriftError, match="none that this dtrain knows"):
         claim(store)
+
+
+def test_other_packages_are_other_code_and_the_notes_name_them() -> None:
+    store = CheckpointStore(MemoryFiles())
+    locks = [Lock(("probe",), (Pin("probe", version, ("sha256:00",)),)) for version in ("1.0", "2.0")]
+
+    def opened(lock: Lock | None, **options: bool) -> Ledger:
+        text = settle_lock(store, digest_of_lock(lock.to_json()), lock.to_json()) if lock is not None else ""
+        options = {"accept_code_change": False, **options}
+        return Ledger.open(store, spec(numerics="fast"), job_id="job", incarnation=1, clock=SystemClock(), lock=text, **options)
+
+    first = opened(locks[0])
+    manifest = first.begin(Snapshot(BEGIN, store.put_blob(b"genesis"), {}), origin=Origin({}, None), schema={})
+    assert store.find(None).lock_sha256 == manifest.lock_sha256 == locks[0].sha256
+    assert opened(locks[0]).notes == []
+    with pytest.raises(DriftError, match=r"probe 1\.0 → 2\.0"):
+        opened(locks[1])
+    second = opened(locks[1], accept_code_change=True)
+    assert second.notes == [f"packages changed behind checkpoint {manifest.name}: probe 1.0 → 2.0"]
+    assert len({first.program_sha256, second.program_sha256, first.code_sha256}) == 3
+    assert opened(None, accept_code_change=True).notes == [
+        f"packages changed behind checkpoint {manifest.name}: probe 1.0 → none"
+    ]

@@ -31,6 +31,7 @@ def job(**changes: Any) -> JobSpec:
         {},
         {"name": "b"},
         {"code": "/elsewhere"},
+        {"requirements": ["einops"]},
         {"workers": {"max": 4, "cpus": 2, "spares": 1}},
         {"checkpoint": {"to": "/two", "every": 5, "keep": 9}},
         {"batch": {"max_wait": 1}},

@@ -74,7 +74,11 @@ def test_step_that_fails_changes_nothing_and_says_why(task: MixedTask, error: ty
     ("name", "source", "words"),
     [
         ("nosuch_a:Task", None, "cannot import nosuch_a"),
-        ("broken_b:Task", "import nosuch_module", "ModuleNotFoundError"),
+        (
+            "broken_b:Task",
+            "import nosuch_module",
+            "ModuleNotFoundError.*if nosuch_module is of another package, name that in `req",
+        ),
         ("syntax_c:Task", "def (", "SyntaxError"),
         ("empty_d:Task", "", "empty_d:Task is not a dtrain.Task"),
         ("plain_e:Plain", "class Plain: pass", "is not a dtrain.Task"),
