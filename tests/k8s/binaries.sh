@@ -21,7 +21,7 @@ if [ "$minor" -lt "$go_minor" ] && [ "$(go env GOTOOLCHAIN)" = local ]; then
   exit
 fi
 
-export GOFLAGS=-buildvcs=false CGO_ENABLED=0
+export GOFLAGS=-buildvcs=false CGO_ENABLED=0 # needs no C compiler
 mkdir -p "$to"
 rm -rf "$to/.built" "$crds"
 begun_s=$SECONDS
@@ -48,5 +48,10 @@ mkdir -p "$crds"
 install -m 644 "$(folder_of github.com/ray-project/kuberay/ray-operator@$kuberay)/config/crd/bases/ray.io_rayclusters.yaml" "$crds"
 from=$(folder_of github.com/prometheus-operator/prometheus-operator@$prometheus)
 install -m 644 "$from"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,scrapeconfigs,prometheusrules}.yaml "$crds"
+from=$(folder_of sigs.k8s.io/kwok@$kwok)/kustomize/stage
+for file in "$from"/pod/fast/pod-{ready,delete}.yaml "$from"/node/fast/node-initialize.yaml "$from"/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml; do
+  echo ---
+  cat "$file"
+done >"$to/kwok.yaml"
 printf '%s' "$of_all" >"$to/.built"
 say "built in $((SECONDS - begun_s)) s"
