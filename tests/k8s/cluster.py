@@ -16,7 +16,7 @@ from dtrain.cli.ports import free_ports
 from tests.k8s.commands import BINARIES, Answer, run
 from tests.support.certificates import Authority
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 60.0
 _ROLES = {
     "person": "system:masters",
     "kwok": "system:masters",
@@ -132,7 +132,13 @@ class Cluster:
     def _start_the_rest(self) -> None:
         config = self._config("system:kube-scheduler")
         self._start("kube-scheduler", f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0")
-        self._start("kwok", f"--kubeconfig={self._config('kwok')}", f"--config={BINARIES / 'kwok.yaml'}", "--manage-all-nodes", "--node-lease-duration-seconds=40")
+        self._start(
+            "kwok",
+            f"--kubeconfig={self._config('kwok')}",
+            f"--config={BINARIES / 'kwok.yaml'}",
+            "--manage-all-nodes",
+            "--node-lease-duration-seconds=40",
+        )
         room = {"cpu": "512", "memory": "4Ti", "pods": "500", "nvidia.com/gpu": "64"}
         labels = {"kubernetes.io/hostname": "pretended", "accelerator": "nvidia", "pool": "system"}
         self.apply(

@@ -11,7 +11,7 @@ from tests.k8s.commands import Answer
 from tests.k8s.helm import CHART
 
 HELMS = ("helm4", "helm3")
-_NUM_VOLUMES = 3
+_NUM_VOLUMES = 4
 _OF_KUBERNETES = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 
 

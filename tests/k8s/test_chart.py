@@ -184,6 +184,11 @@ def test_notes_say_the_first_commands(helm: Helm) -> None:
     assert "get secret r-dtrain-api -o jsonpath='{.data.token}'" in notes
 
 
+def test_notes_read_a_token_whose_key_has_a_dot(helm: Helm) -> None:
+    (notes,) = [text for name, text in helm.rendered(setting("auth.api.key=the.token")).items() if name.endswith("NOTES.txt")]
+    assert r"-o jsonpath='{.data.the\.token}'" in notes
+
+
 def test_gpu_workers_ask_for_gpus_and_have_the_image_for_them(helm: Helm) -> None:
     objects = helm.objects(values_of(CHART / "ci" / "gpu-values.yaml"))
     (group,) = [value for value in objects if value["kind"] == "StatefulSet" and value["metadata"]["name"].endswith("-gpu")]
