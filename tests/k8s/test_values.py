@@ -52,7 +52,7 @@ def test_release_is_installed_and_gone_again(release: Release, values: Path) -> 
 @VALUES
 def test_api_server_knows_every_field_and_admits_the_smoke_pod(release: Release, values: Path) -> None:
     """Helm's rendering, hooks included, held to strict validation; admission answers for each pod of it."""
-    text = release.done("template", "r", release.chart, f"--values={values}", *WITH_OTHERS).out
+    text = release.done("template", "r", release.chart, f"--values={values}", "--kube-version=1.34", *WITH_OTHERS).out
     words = ("create", "--dry-run=server", "--validate=strict", "--filename=-", "--namespace", release.namespace)
     answer = release.cluster.run("kubectl", *words, given=text)
     assert (answer.code, answer.err) == (0, "")
@@ -74,7 +74,7 @@ def test_pods_of_a_raycluster_are_admitted(release: Release) -> None:
 
 def test_field_of_a_raycluster_that_nobody_knows_is_refused(release: Release) -> None:
     values = next(file for file in CI_VALUES if file.stem == "raycluster-values")
-    text = release.done("template", "r", release.chart, f"--values={values}", *WITH_OTHERS).out
+    text = release.done("template", "r", release.chart, f"--values={values}", "--kube-version=1.34", *WITH_OTHERS).out
     (cluster,) = [value for value in YAML(typ="safe").load_all(text) if value["kind"] == "RayCluster"]
     cluster["spec"]["headGroup"] = {}
     words = ("create", "--dry-run=server", "--validate=strict", "--filename=-", "--namespace", release.namespace)
