@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from dtrain.cli.main import app
 from tests.k8s.helm import CHART, CI_VALUES, Helm, HelmError, setting, values_of
+from tests.k8s.refusals import LACKING, WRONG
 
 VERSIONS = ("1.27", "1.34", "1.37")
 VALUES = pytest.mark.parametrize("values", [values_of(file) for file in CI_VALUES], ids=[file.stem for file in CI_VALUES])
@@ -90,43 +91,13 @@ def test_what_pods_mount_is_made_here_or_named_by_the_values(helm: Helm, values:
             assert {name for name in (*sources, claim) if name} <= made
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("typo=1", "typo"),
-        ("ray.mode=cluster", "ray/mode|ray.mode"),
-        ("ray.workerGroups.cpu.replicas=-1", "replicas"),
-        ("ray.workerGroups.cpu.gpu=1", "gpu|cpu"),
-        ("ray.workerGroups.cpu.cpus=half", "cpus|cpu"),
-        ("ray.workerGroups.head.replicas=1", "head"),
-        ("ray.externalAddress=somewhere", "externalAddress"),
-        ("controlPlane.port=70000", "port"),
-        ("controlPlane.replicas=2", "replicas"),
-        ("podSecurity.runAsUser=0", "runAsUser"),
-        ("auth.api.token=s3cret", "token"),
-        ("image.pullPolicy=Sometimes", "pullPolicy"),
-        ("sharedStorage.accessModes[0]=ReadOnlyMany", "accessModes"),
-        ("metrics.serviceMonitor.interval=often", "interval"),
-        ("tests.timeoutSeconds=0", "timeoutSeconds"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), WRONG)
 def test_value_that_cannot_be_meant_is_refused_by_name(helm: Helm, text: str, said: str) -> None:
     with pytest.raises(HelmError, match=said):
         helm.rendered(setting(text))
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("ray.mode=raycluster", "needs KubeRay"),
-        ("ray.mode=external", "needs ray.externalAddress"),
-        ("ray.mode=external,ray.externalAddress=a:1", "needs auth.ray.existingSecret"),
-        ("metrics.serviceMonitor.enabled=true", "needs the Prometheus operator"),
-        ("metrics.scrapeConfig.enabled=true", "needs the Prometheus operator"),
-        ("metrics.prometheusRule.enabled=true", "needs the Prometheus operator"),
-        ("sharedStorage.enabled=false", "tests.checkpoints"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), LACKING)
 def test_what_the_cluster_has_not_is_said(text: str, said: str) -> None:
     with pytest.raises(HelmError, match=said):
         Helm().rendered(setting(text))
@@ -211,6 +182,11 @@ def test_notes_say_the_first_commands(helm: Helm) -> None:
     (notes,) = [text for name, text in helm.rendered().items() if name.endswith("NOTES.txt")]
     assert "dtrain submit job.yaml --watch" in notes
     assert "get secret r-dtrain-api -o jsonpath='{.data.token}'" in notes
+
+
+def test_notes_read_a_token_whose_key_has_a_dot(helm: Helm) -> None:
+    (notes,) = [text for name, text in helm.rendered(setting("auth.api.key=the.token")).items() if name.endswith("NOTES.txt")]
+    assert r"-o jsonpath='{.data.the\.token}'" in notes
 
 
 def test_gpu_workers_ask_for_gpus_and_have_the_image_for_them(helm: Helm) -> None:
