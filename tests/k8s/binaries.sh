@@ -22,6 +22,10 @@ if [ "$minor" -lt "$go_minor" ] && [ "$(go env GOTOOLCHAIN)" = local ]; then
 fi
 
 export GOFLAGS=-buildvcs=false CGO_ENABLED=0 # needs no C compiler
+if ! (cd "$here/go" && go mod download) 2>/dev/null; then
+  say "the modules cannot be had: nothing is tested on a cluster (needs a Go module proxy the first time)"
+  exit
+fi
 mkdir -p "$to"
 rm -rf "$to/.built" "$crds"
 begun_s=$SECONDS
