@@ -24,8 +24,7 @@ settings.load_profile("dtrain")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray reads its environment when it is imported: before that, every process of the tests agrees on it.
-# And trainers get their share of a core also beside a head of Ray's that looks for a lost host's room without a pause.
-os.environ.update(ray_environment({}, token_file=Path("none")) | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"})
+os.environ.update(ray_environment({}, token_file=Path("none")) | {"RAY_AUTH_MODE": "disabled"})
 
 # What jobs require comes from a folder: the processes that install it inherit this.
 os.environ["UV_DEFAULT_INDEX"] = INDEX.as_uri()
