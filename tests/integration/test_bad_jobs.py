@@ -82,7 +82,7 @@ def free_port() -> Iterator[int]:
 def test_job_with_a_bad_task_ends_with_one_sentence(
     kafka: Kafka, topic: str, code: Path, tmp_path: Path, task: str, outcome: Outcome, reason: str, words: str
 ) -> None:
-    module = next(code.iterdir()).stem
+    module = next(code.glob("*.py")).stem
     spec = _spec(kafka, topic, tmp_path).model_copy(update={"task": f"{module}:{task}", "code": str(code), "params": {}})
     ended = _run(spec, tmp_path)
     assert (ended.outcome, ended.reason) == (outcome, reason)

@@ -124,7 +124,7 @@ def spec_of(kafka: Kafka, topic: str, code: Path, *, num_messages: int, **source
         source=source,
         checkpoint={"every": 0.05},
     )
-    module = next(path.stem for path in code.iterdir() if path.stem != "repairs")
+    module = next(path.stem for path in code.glob("*.py") if path.stem != "repairs")
     return spec.model_copy(update={"task": f"{module}:Ids", "code": str(code)})
 
 
