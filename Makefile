@@ -28,7 +28,7 @@ broker: setup ## a Kafka broker of one's own, until Ctrl-C
 test: setup ## all tests, on real Kafka, Ray and gRPC (20 minutes); some: make test ARGS="tests/unit -x"
 	$(PYTHON) -m pytest -n 3 --dist loadfile --max-worker-restart 0 $(ARGS)
 
-test-k8s: ## the Helm chart, installed by Helm 3 and 4 on a real API server (15 minutes the first time: it is built; then 3)
+test-k8s: ## the Helm chart, installed by Helm 3 and 4 on a real API server (4 minutes; the first time they are built, which takes long)
 	@deploy/setup.sh python
 	@tests/k8s/tools.sh
 	@tests/k8s/binaries.sh
