@@ -10,8 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dtrain.code.archive import members, unpack
-from dtrain.code.host import HostCache
-from dtrain.code.store import check_name
+from dtrain.code.host import KEPT, HostCache
 from dtrain.errors import CorruptError
 
 _ARCHIVE, _CODE = "archive.tar", "code"
@@ -27,8 +26,8 @@ class CodeCache:
     Threads: `folder_of` may be called from several.
     """
 
-    def __init__(self, root: Path, *, num_kept: int | None = None) -> None:
-        self._host = HostCache(root) if num_kept is None else HostCache(root, num_kept=num_kept)
+    def __init__(self, root: Path, *, num_kept: int = KEPT) -> None:
+        self._host = HostCache(root, num_kept=num_kept)
 
     def folder_of(self, sha256: str, fetch: Callable[[], bytes]) -> Path:
         """The folder with that code, whole and as it was packed, and it stays so while this process lives.
@@ -41,7 +40,6 @@ class CodeCache:
             CorruptError: what was fetched is something else, or what is here was changed while others use it.
             StorageError: there is no room, or the folder is somebody else's.
         """
-        check_name(sha256)
 
         def make(folder: Path) -> None:
             archive = fetch()

@@ -16,7 +16,7 @@ from typing import IO
 from dtrain.code.store import check_name
 from dtrain.errors import CorruptError, StorageError
 
-_KEPT = 16
+KEPT = 16
 """So many are kept besides those in use."""
 _PATIENCE_S, _POLL_S = 10.0, 0.05
 _LOCK = ".lock"
@@ -35,7 +35,7 @@ class HostCache:
     Threads: `take` may be called from several.
     """
 
-    def __init__(self, root: Path, *, num_kept: int = _KEPT) -> None:
+    def __init__(self, root: Path, *, num_kept: int = KEPT) -> None:
         self.root = root
         self._num_kept = num_kept
         self._held: dict[str, IO[bytes]] = {}
