@@ -20,7 +20,7 @@ from dtrain.job.lifecycle import State
 from dtrain.replay.replay import replay
 from dtrain.spec.job import JobSpec
 from dtrain.stream.sources import open_source
-from tests.support.audit import audit_spec, id_messages, times_trained
+from tests.support.audit import TASK_FILES, audit_spec, id_messages, times_trained
 from tests.support.code import write_code
 from tests.support.controlled import ControlPlane
 from tests.support.kafka import Kafka
@@ -31,31 +31,15 @@ TASK = """
 import json
 from pathlib import Path
 
-import torch
-from torch import nn
-
-import dtrain
+from audit_task import AuditTask
 from travelling.factor import FACTOR
 
 PLUS = json.loads(Path(__file__).with_name("plus.json").read_text())
 
 
-class Travelling(dtrain.Task):
-    features = dtrain.Schema({"id": "int64"})
-
-    def model(self, params):
-        weights = nn.Embedding(params["num_ids"], 1)
-        nn.init.zeros_(weights.weight)
-        return weights
-
-    def optimizer(self, model, params):
-        return torch.optim.SGD(model.parameters(), lr=1.0)
-
-    def forward(self, model, batch):
-        return model(batch["id"])
-
+class Travelling(AuditTask):
     def loss(self, outputs, batch):
-        return (FACTOR + PLUS) * outputs.squeeze(1)
+        return (FACTOR + PLUS) * super().loss(outputs, batch)
 """
 pytestmark = pytest.mark.slow
 
@@ -70,7 +54,7 @@ def plane(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 def code_of(folder: Path, *, factor: int, plus: int) -> Path:
     """The same modules, in another version."""
     files = {"travelling/__init__.py": "", "travelling/factor.py": f"FACTOR = {factor}\n", "plus.json": json.dumps(plus)}
-    return write_code(folder, {**files, "travelling_task.py": TASK})
+    return write_code(folder, {**TASK_FILES, **files, "travelling_task.py": TASK})
 
 
 def a_spec(kafka: Kafka, topic: str, tmp_path: Path, code: Path, **changes: object) -> JobSpec:

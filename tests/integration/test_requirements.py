@@ -17,7 +17,7 @@ from dtrain.errors import DriftError
 from dtrain.job.lifecycle import State
 from dtrain.packages.lock import Lock
 from dtrain.spec.job import JobSpec
-from tests.support.audit import audit_spec, id_messages, times_trained
+from tests.support.audit import TASK_FILES, audit_spec, id_messages, times_trained
 from tests.support.code import write_code
 from tests.support.controlled import ControlPlane
 from tests.support.kafka import Kafka
@@ -26,31 +26,15 @@ from tests.support.packages import offer
 NUM_IDS, ROWS = 400, 10
 PROBE = "dtrain-requiring"
 TASK = """
-import torch
-from torch import nn
-
-import dtrain
+from audit_task import AuditTask
 from dtrain_requiring import VERSION
 
 FACTOR = int(VERSION[0])
 
 
-class Requiring(dtrain.Task):
-    features = dtrain.Schema({"id": "int64"})
-
-    def model(self, params):
-        weights = nn.Embedding(params["num_ids"], 1)
-        nn.init.zeros_(weights.weight)
-        return weights
-
-    def optimizer(self, model, params):
-        return torch.optim.SGD(model.parameters(), lr=1.0)
-
-    def forward(self, model, batch):
-        return model(batch["id"])
-
+class Requiring(AuditTask):
     def loss(self, outputs, batch):
-        return FACTOR * outputs.squeeze(1)
+        return FACTOR * super().loss(outputs, batch)
 """
 MAPS = """
 from dtrain_requiring import VERSION
@@ -71,7 +55,7 @@ def plane(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 
 def a_spec(kafka: Kafka, topic: str, folder: Path, *, requirements: object, needs: str = "", **changes: object) -> JobSpec:
-    code = write_code(folder / "code", {"requiring_task.py": TASK, "requiring_maps.py": MAPS, "needs.txt": needs})
+    code = write_code(folder / "code", {**TASK_FILES, "requiring_task.py": TASK, "requiring_maps.py": MAPS, "needs.txt": needs})
     return audit_spec(
         topic=topic,
         bootstrap=kafka.bootstrap,

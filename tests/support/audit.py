@@ -13,6 +13,8 @@ from dtrain.snapshot import read_state
 from dtrain.spec.job import JobSpec
 
 CODE = Path(__file__).parent / "audit_code"
+TASK_FILES = {name: (CODE / name).read_text(encoding="utf-8") for name in ("audit_task.py", "descent.py")}
+"""What a folder of a test's own needs for a task that inherits `AuditTask`."""
 
 
 def audit_spec(
