@@ -121,7 +121,7 @@ def _checked_file(name: str) -> tuple[str, ...] | str:
     if path.is_absolute() or ".." in path.parts or "\\" in name or "://" in name or not name.isprintable():
         raise _wrong(f"{name[:80]!r} is no file in the folder of the code", fix="write its name there, as requirements.txt")
     try:
-        is_meant = path.suffix not in (".txt", ".in") and bool(name) and str(Requirement(name))
+        is_meant = path.suffix not in (".txt", ".in") and bool(Requirement(name))
     except InvalidRequirement:
         is_meant = False
     if is_meant and (re.search(r"[<>=!~\[;]", name) or not path.suffix):
