@@ -24,7 +24,7 @@ from dtrain.policy.poison import Deaths
 from dtrain.policy.verdict import verdict_of
 from dtrain.runtime.attempt import AttemptRun
 from dtrain.runtime.crew import Crew, TrainerHandle
-from dtrain.runtime.delivery import Delivery, with_code_here
+from dtrain.runtime.delivery import NOTHING, Delivery, with_code_here
 from dtrain.runtime.ledger import Ledger
 from dtrain.runtime.messages import PlanBatch
 from dtrain.runtime.reading import Readers
@@ -78,7 +78,7 @@ class Coordinator:
         self._log = logs.logger(role="coordinator", pid=os.getpid(), incarnation=orders.incarnation)
         self._orders = orders
         self._archive = archive
-        self._delivery: Delivery | None = None
+        self._delivery = NOTHING
         self._code: str | None = None
         self._spec: JobSpec
         self._place: str
@@ -244,7 +244,7 @@ class Coordinator:
             loop.call_soon_threadsafe(self._tracker.happened, "packages", words)
 
         lock = await asyncio.to_thread(lock_of, self._spec, self._store, code=code, tell=tell)
-        self._delivery = replace(self._delivery or Delivery(), lock=lock)
+        self._delivery = replace(self._delivery, lock=lock)
 
     async def _try_attempts(self) -> Outcome:
         if self._orders.skip_poison:
@@ -301,10 +301,8 @@ class Coordinator:
             self._message = "waiting for the cluster's resources"
             await self._wait_for_room(groups[0], self._crew)
         self._readers = Readers(self._spec, logs=self._logs, tracker=self._tracker, clock=self._clock, delivery=self._delivery)
-        has_lock = self._delivery is not None and bool(self._delivery.lock)
-        self._message = (
-            "starting trainers; hosts that lack its packages install them first" if has_lock else "starting trainers"
-        )
+        installing = "; hosts that lack its packages install them first" if self._delivery.lock else ""
+        self._message = f"starting trainers{installing}"
         self._crew.fill()
         if not await asyncio.to_thread(self._store.history):
             await self._readers.begin()  # while trainers start: a topic that is not there is said at once
@@ -353,7 +351,7 @@ class Coordinator:
             accept_code_change=self._accept_code_change,
             clock=self._clock,
             code=self._code,
-            lock=self._delivery.lock if self._delivery is not None else "",
+            lock=self._delivery.lock,
         )
         for note in ledger.notes:
             self._tracker.happened("checkpoint", note)

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from dtrain.clock import Clock
 from dtrain.code.digest import check_code
 from dtrain.errors import DtrainError, InternalError
-from dtrain.runtime.delivery import Delivery
+from dtrain.runtime.delivery import NOTHING, Delivery
 from dtrain.runtime.messages import Introduction
 from dtrain.runtime.pulse import PulseListener
 from dtrain.runtime.room import give_back, group_name, has_lost_room, reserve, reserve_free
@@ -98,7 +98,7 @@ class Crew:
         on_leaving: Callable[[TrainerHandle], None],
         on_ready: Callable[[], None],
         on_failed: Callable[[DtrainError], None],
-        delivery: Delivery | None = None,
+        delivery: Delivery = NOTHING,
     ) -> None:
         self._spec = spec
         self._job_id = job_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from dtrain.code.cache import host_cache
 from dtrain.code.digest import digest_of, with_packages
 from dtrain.errors import UnavailableError
 from dtrain.packages.cache import use
-from dtrain.packages.lock import Lock, digest_of_lock
+from dtrain.packages.lock import digest_of_lock
 from dtrain.spec.job import JobSpec
 
 _FETCH_S = 120.0
@@ -51,7 +50,11 @@ class Delivery:
         return archive
 
 
-def with_code_here(spec: JobSpec, delivery: Delivery | None) -> JobSpec:
+NOTHING = Delivery()
+"""Of a job whose processes read the user's folder, and whose code requires no packages."""
+
+
+def with_code_here(spec: JobSpec, delivery: Delivery) -> JobSpec:
     """`spec` with the folder of its code on this host; as it is, where the job's processes read the user's folder themselves.
 
     Blocking: for as long as the archive needs to come.
@@ -61,27 +64,26 @@ def with_code_here(spec: JobSpec, delivery: Delivery | None) -> JobSpec:
         CorruptError: the code here, or what came, is not what was sent.
         StorageError: this host has no room for it.
     """
-    if delivery is None or not delivery.sha256:
+    if not delivery.sha256:
         return spec
     return spec.model_copy(update={"code": str(host_cache().folder_of(delivery.sha256, delivery.fetch))})
 
 
-def use_packages(delivery: Delivery | None, *, on_install: Callable[[Lock], None]) -> None:
+def use_packages(delivery: Delivery, *, log: Any) -> None:
     """What the job's code requires can be imported in this process from now on.
 
     Args:
-        delivery: with its lock; None for a job without requirements.
-        on_install: called before this host's packages are installed, if they are not there.
+        delivery: with its lock.
+        log: told before this host's packages are installed, if they are not there.
 
     Blocking: while they are installed, by whichever process of this host is first.
 
     Raises as `packages.cache.use`.
     """
-    if delivery is not None:
-        use(delivery.lock, on_install=on_install)
+    use(delivery.lock, on_install=lambda lock: log.info("installs packages", packages=str(lock)))
 
 
-def program_here(spec: JobSpec, delivery: Delivery | None) -> str:
+def program_here(spec: JobSpec, delivery: Delivery) -> str:
     """The digest of code and packages that a process has; to be taken before any of it is imported."""
     code_sha256 = digest_of(spec.code, requirements=spec.requirements_file)
-    return with_packages(code_sha256, digest_of_lock(delivery.lock if delivery is not None else ""))
+    return with_packages(code_sha256, digest_of_lock(delivery.lock))

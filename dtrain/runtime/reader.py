@@ -19,7 +19,7 @@ from dtrain.data.decode import joined
 from dtrain.data.schema import Schema
 from dtrain.errors import DtrainError
 from dtrain.policy.blocking import Size
-from dtrain.runtime.delivery import Delivery, program_here, use_packages, with_code_here
+from dtrain.runtime.delivery import NOTHING, Delivery, program_here, use_packages, with_code_here
 from dtrain.runtime.gatherer import Gatherer
 from dtrain.runtime.messages import Beginning, Following, ReadReport
 from dtrain.spec.formats import RawFormat
@@ -40,10 +40,10 @@ class Reader:
     Args:
         spec_json: the job's spec.
         log_file: where to log.
-        delivery: of the job's code; None where that is a folder which all hosts can read.
+        delivery: of the job's code, none where that is a folder which all hosts can read, and the lock of its packages.
     """
 
-    def __init__(self, spec_json: str, log_file: str, delivery: Delivery | None = None) -> None:
+    def __init__(self, spec_json: str, log_file: str, delivery: Delivery = NOTHING) -> None:
         logs.configure(file=Path(log_file))
         collect_seldom()
         self._log = logs.logger(role="reader", pid=os.getpid())
@@ -61,7 +61,7 @@ class Reader:
         self._spec = with_code_here(self._spec, self._delivery)
         self._code_sha256 = program_here(self._spec, self._delivery)  # before any of it is imported
         if self._runs_code:
-            use_packages(self._delivery, on_install=lambda lock: self._log.info("installs packages", packages=str(lock)))
+            use_packages(self._delivery, log=self._log)
         if self._spec.code:
             sys.path.insert(0, self._spec.code)  # for a decoder of the user's; nothing of it is imported here otherwise
         return open_source(self._spec)

@@ -18,7 +18,7 @@ from dtrain.clock import Clock
 from dtrain.errors import DtrainError, UnavailableError
 from dtrain.policy.assignment import ReaderCount, assign
 from dtrain.runtime.crew import cause_of, settled
-from dtrain.runtime.delivery import Delivery
+from dtrain.runtime.delivery import NOTHING, Delivery
 from dtrain.runtime.intake import Intake, Reading
 from dtrain.runtime.messages import Beginning
 from dtrain.runtime.reader import Reader
@@ -48,7 +48,7 @@ class Readers:
         delivery: of the job's code.
     """
 
-    def __init__(self, spec: JobSpec, *, logs: Path, tracker: Tracker, clock: Clock, delivery: Delivery | None = None) -> None:
+    def __init__(self, spec: JobSpec, *, logs: Path, tracker: Tracker, clock: Clock, delivery: Delivery = NOTHING) -> None:
         self._spec = spec
         self._delivery = delivery
         self._logs = logs

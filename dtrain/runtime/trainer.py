@@ -23,7 +23,7 @@ from dtrain.checkpoint.places import open_store
 from dtrain.errors import FencedError, InternalError, UnavailableError
 from dtrain.policy.election import Standing
 from dtrain.policy.lease import Phase
-from dtrain.runtime.delivery import Delivery, program_here, use_packages, with_code_here
+from dtrain.runtime.delivery import NOTHING, Delivery, program_here, use_packages, with_code_here
 from dtrain.runtime.messages import Answer, Assignment, Introduction
 from dtrain.runtime.pulse import Beat, Pulse, PulseTerms
 from dtrain.spec.job import JobSpec
@@ -73,13 +73,13 @@ class Trainer:
         signal.signal(signal.SIGTERM, self._announce_leave)
         threading.Thread(target=self._end_when_orphaned, name="orphan-watch", daemon=True).start()
 
-    def introduce(self, terms: PulseTerms, coordinator: Any, delivery: Delivery | None = None) -> Introduction:
+    def introduce(self, terms: PulseTerms, coordinator: Any, delivery: Delivery = NOTHING) -> Introduction:
         """Build the task's model, unless that was done, give signs of life from now on, and say who this is. Raises `TaskError`.
 
         Args:
             terms: of the signs of life.
             coordinator: whose generations this is to be part of. Given now: a first handle of an actor takes Ray a third of a second.
-            delivery: of the job's code and the lock of its packages; None where that is a folder which all hosts can read.
+            delivery: of the job's code and the lock of its packages; none of the code where that is a folder which all hosts can read.
 
         Blocking: while the packages are installed, if this host has not got them. Nobody's lease runs before this has returned.
         """
@@ -92,7 +92,7 @@ class Trainer:
         if self._rank is None:
             spec = with_code_here(self._spec, delivery)
             self._code_sha256 = program_here(spec, delivery)  # before any of it is imported
-            use_packages(delivery, on_install=lambda lock: self._log.info("installs packages", packages=str(lock)))
+            use_packages(delivery, log=self._log)
             self._rank = Rank(spec, self._store)
         if self._rendezvous is None:
             self._rendezvous = Rendezvous(_address())

@@ -21,7 +21,7 @@ from dtrain.code.cache import host_cache
 from dtrain.errors import UnavailableError
 from dtrain.policy.blocking import Size
 from dtrain.runtime.coordinator import Coordinator, Orders
-from dtrain.runtime.delivery import Delivery, with_code_here
+from dtrain.runtime.delivery import NOTHING, Delivery, with_code_here
 from dtrain.runtime.ledger import Origin
 from dtrain.runtime.messages import Following
 from dtrain.runtime.reader import Reader
@@ -99,7 +99,7 @@ def test_code_is_fetched_once_a_host(objects: Objects, job: JobSpec) -> None:
 
 
 def test_job_without_delivery_reads_its_folder(job: JobSpec) -> None:
-    assert with_code_here(job, None) is job
+    assert with_code_here(job, NOTHING) is job
 
 
 def test_code_whose_coordinator_is_gone_can_be_asked_for_again(objects: Objects, job: JobSpec) -> None:
